@@ -1,0 +1,102 @@
+"""What every layer of this package shares: the quantization property."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+PACKAGE = "keras_mobilevit"
+
+
+class Exact:
+    """Stands where a rounding layer would: it rounds nothing."""
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates nothing."""
+
+    def __call__(self, inputs: Any) -> Any:
+        """Returns the inputs."""
+        return inputs
+
+
+EXACT = Exact()
+
+
+class QuantizableLayer(keras.layers.Layer):
+    """A layer whose arithmetic can be rounded as an int8 file rounds it.
+
+    Each place where such a file rounds a tensor is named once, in a
+    subclass's constructor, by `self.rounding(kind, name)`, and passed through
+    by `call`. In float these places are empty.
+
+    Args:
+        quantization: `None` for float arithmetic, or a serialisable object
+            with the methods `activation(name, bounds)` and `kernel(name,
+            axis)` that return Keras layers. It is part of the layer's config
+            and composite layers hand it to their children, so that a
+            quantized model saves and loads like any other.
+        **kwargs: `name`, `dtype`, `trainable`, as of `keras.layers.Layer`.
+    """
+
+    def __init__(self, quantization: Any = None, **kwargs):
+        super().__init__(**kwargs)
+        if isinstance(quantization, dict):
+            quantization = keras.saving.deserialize_keras_object(quantization)
+        self.quantization = quantization
+
+    def rounding(self, kind: str, name: str, **options) -> Any:
+        """Returns the layer that rounds the tensor `name`.
+
+        Args:
+            kind: `"activation"` or `"kernel"`.
+            name: the name of the rounding layer.
+            **options: `bounds=(low, high)` of an activation whose range is
+                known; `axis` of a kernel's output channels.
+        """
+        if self.quantization is None:
+            return EXACT
+        return getattr(self.quantization, kind)(name=name, **options)
+
+    def inherited(self) -> dict[str, Any]:
+        """Returns the arguments that a composite layer gives its children."""
+        return {"dtype": self.dtype_policy, "quantization": self.quantization}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the config of the layer, quantization included."""
+        quantization = self.quantization
+        if quantization is not None:
+            quantization = keras.saving.serialize_keras_object(quantization)
+        return {**super().get_config(), "quantization": quantization}
+
+
+def at_least_float32(x: Any) -> Any:
+    """Casts half-precision tensors to float32; leaves others as they are."""
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def positive_integer(name: str, value: int, owner: str) -> int:
+    """Returns `value`, or raises if it is no integer of at least 1.
+
+    Raises:
+        ValueError: the message names the argument and its layer.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"`{name}` of `{owner}` must be a positive integer. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
+def known_channels(input_shape: Any, owner: str, rank: int = 4) -> int:
+    """Returns the size of the last axis of a channels-last shape.
+
+    Raises:
+        ValueError: the rank is not `rank`, or the last axis is unknown.
+    """
+    if len(input_shape) != rank or input_shape[-1] is None:
+        raise ValueError(
+            f"`{owner}` needs an input of rank {rank} with a known last axis "
+            f"(channels last). Received: input_shape={tuple(input_shape)}"
+        )
+    return input_shape[-1]

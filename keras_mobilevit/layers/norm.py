@@ -1,0 +1,77 @@
+"""Layer normalization, written so that every delegate takes it."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mobilevit.layers.base import PACKAGE
+from keras_mobilevit.layers.base import QuantizableLayer
+from keras_mobilevit.layers.base import at_least_float32
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LayerNorm(QuantizableLayer):
+    """Layer normalization over the last axis (arXiv 1607.06450).
+
+    The same function as `keras.layers.LayerNormalization`, as the chain mean,
+    subtract, square, mean, add, rsqrt, multiply: Keras' own leaves a float
+    `NEG` in a file that should be all int8. Half-precision inputs are
+    normalized in float32.
+
+    Input and output: float tensors of equal shape, any rank.
+
+    Args:
+        epsilon: added to the variance.
+        quantization: see `QuantizableLayer`.
+        **kwargs: `name`, `dtype`, `trainable`.
+    """
+
+    _STEPS = (
+        "mean",
+        "centered",
+        "squared",
+        "variance",
+        "shifted_variance",
+        "inverse_deviation",
+        "normalized",
+        "scaled",
+        "outputs",
+    )
+
+    def __init__(
+        self, epsilon: float = 1e-5, quantization: Any = None, **kwargs
+    ):
+        super().__init__(quantization=quantization, **kwargs)
+        self.epsilon = epsilon
+        for step in self._STEPS:
+            setattr(self, step, self.rounding("activation", step))
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(
+            name="gamma", shape=input_shape[-1:], initializer="ones"
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=input_shape[-1:], initializer="zeros"
+        )
+        for step in self._STEPS:
+            getattr(self, step).build(input_shape)
+        self.built = True
+
+    def call(self, inputs):
+        x = at_least_float32(inputs)
+        mean = self.mean(ops.mean(x, axis=-1, keepdims=True))
+        x = self.centered(x - mean)
+        variance = self.squared(x * x)
+        variance = self.variance(ops.mean(variance, axis=-1, keepdims=True))
+        variance = self.shifted_variance(variance + self.epsilon)
+        x = self.normalized(x * self.inverse_deviation(ops.rsqrt(variance)))
+        x = self.scaled(x * ops.cast(self.gamma, x.dtype))
+        x = self.outputs(x + ops.cast(self.beta, x.dtype))
+        return ops.cast(x, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
