@@ -5,6 +5,7 @@ mistake in silence (`pooling="bad"`, an `input_shape` that contradicts
 `input_tensor`), this module raises.
 """
 
+import operator
 import os
 from typing import Any
 
@@ -37,7 +38,7 @@ def check(
             "`keras.config.set_image_data_format('channels_last')`. Received: "
             f"image_data_format={keras.config.image_data_format()!r}"
         )
-    if weights not in (None, "imagenet") and not _is_file(weights):
+    if not _is_known(weights):
         raise ValueError(
             "The `weights` argument should be either `None` (random "
             "initialization), `imagenet` (pre-training on ImageNet), or the "
@@ -59,7 +60,7 @@ def check(
             f"The `output_stride` argument should be one of {OUTPUT_STRIDES}. "
             f"Received: output_stride={output_stride!r}"
         )
-    if not 0 <= dropout < 1:
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(
             "The `dropout` argument should be at least 0 and below 1. "
             f"Received: dropout={dropout!r}"
@@ -117,59 +118,70 @@ def resolve_input(
                 f"input_tensor={input_tensor!r}"
             )
         tensor_shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and not _agree(input_shape, tensor_shape):
+        if input_shape is not None and not _agree(
+            _three_integers(input_shape), tensor_shape
+        ):
             raise ValueError(
                 "`input_shape` and `input_tensor` disagree: pass only one. "
                 f"Received: input_shape={tuple(input_shape)}, and an "
                 f"`input_tensor` of shape {tuple(input_tensor.shape)}"
             )
-        input_shape = tensor_shape
-    input_shape = _resolve_shape(
-        input_shape, include_top, weights == "imagenet", default_size
-    )
-    if input_tensor is None:
-        inputs = keras.layers.Input(shape=input_shape, name="image")
-        return inputs, inputs
-    return input_tensor, keras.utils.get_source_inputs(input_tensor)
-
-
-def _resolve_shape(input_shape, include_top, pretrained, default_size):
+        _check_shape(_three_integers(tensor_shape), weights == "imagenet")
+        return input_tensor, keras.utils.get_source_inputs(input_tensor)
     default_shape = (default_size, default_size, 3)
     if input_shape is None:
-        return default_shape if include_top else (None, None, 3)
-    input_shape = tuple(input_shape)
-    if len(input_shape) != 3:
-        raise ValueError(
-            "`input_shape` must be a tuple of three integers. "
-            f"Received: input_shape={input_shape}"
-        )
-    if pretrained and include_top and input_shape != default_shape:
+        input_shape = default_shape if include_top else (None, None, 3)
+    input_shape = _three_integers(input_shape)
+    # A tensor is free of these two rules, as in Keras.
+    if include_top and weights == "imagenet" and input_shape != default_shape:
         raise ValueError(
             "When setting `include_top=True` and loading `imagenet` weights, "
             f"`input_shape` should be {default_shape}. "
             f"Received: input_shape={input_shape}"
         )
-    if pretrained and input_shape[-1] != 3:
-        raise ValueError(
-            f"The input must have 3 channels; Received `input_shape="
-            f"{input_shape}`"
-        )
-    if any(size is not None and size < MIN_SIZE for size in input_shape[:2]):
-        raise ValueError(
-            f"Input size must be at least {MIN_SIZE}x{MIN_SIZE}; Received: "
-            f"input_shape={input_shape}"
-        )
+    _check_shape(input_shape, weights == "imagenet")
     if include_top and None in input_shape:
         raise ValueError(
             "If `include_top` is True, you should specify a static "
             f"`input_shape`. Received: input_shape={input_shape}"
         )
-    if input_shape[-1] is None:
-        raise ValueError(
-            "The last entry of `input_shape`, the channels, must be an "
-            f"integer. Received: input_shape={input_shape}"
+    inputs = keras.layers.Input(shape=input_shape, name="image")
+    return inputs, inputs
+
+
+def _three_integers(input_shape):
+    try:
+        shape = tuple(
+            size if size is None else operator.index(size)
+            for size in input_shape
         )
-    return input_shape
+    except TypeError:
+        shape = ()
+    if len(shape) != 3:
+        raise ValueError(
+            "`input_shape` must be a tuple of three integers. "
+            f"Received: input_shape={input_shape}"
+        )
+    return shape
+
+
+def _check_shape(input_shape, pretrained):
+    *sides, channels = input_shape
+    if pretrained and channels != 3:
+        raise ValueError(
+            f"The input must have 3 channels; Received `input_shape="
+            f"{input_shape}`"
+        )
+    if any(size is not None and size < MIN_SIZE for size in sides):
+        raise ValueError(
+            f"Input size must be at least {MIN_SIZE}x{MIN_SIZE}; Received: "
+            f"input_shape={input_shape}"
+        )
+    if channels is None or channels < 1:
+        raise ValueError(
+            "The last entry of `input_shape`, the channels, must be a "
+            f"positive integer. Received: input_shape={input_shape}"
+        )
 
 
 def _agree(shape, other):
@@ -178,8 +190,8 @@ def _agree(shape, other):
     )
 
 
-def _is_file(path):
-    try:
-        return os.path.exists(path)
-    except TypeError:
-        return False
+def _is_known(weights):
+    if weights is None:
+        return True
+    is_path = isinstance(weights, (str, os.PathLike))
+    return is_path and (weights == "imagenet" or os.path.isfile(weights))

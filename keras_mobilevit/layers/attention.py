@@ -109,9 +109,11 @@ class MultiHeadSelfAttention(QuantizableLayer):
         value = split_heads(self.value(inputs))
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         scores = at_least_float32(self.scores(scores))
-        # Over a single patch a softmax is 1, and Keras warns of it.
-        weights = ops.ones_like if patches == 1 else ops.softmax
-        weights = ops.cast(weights(scores), self.compute_dtype)
+        # Over a single patch a softmax is 1, and Keras warns of it. In a graph
+        # of unknown sizes `patches` is a tensor.
+        is_single = isinstance(patches, int) and patches == 1
+        weights = ops.ones_like(scores) if is_single else ops.softmax(scores)
+        weights = ops.cast(weights, self.compute_dtype)
         weights = self.weighting(weights)
         weights = self.attention_dropout(weights, training=training)
         x = self.context(ops.matmul(weights, value))
@@ -169,7 +171,9 @@ class TransformerBlock(QuantizableLayer):
         inherited = self.inherited()
 
         def drop(rate, name):
-            return keras.layers.Dropout(rate, name=name, dtype=self.dtype_policy)
+            return keras.layers.Dropout(
+                rate, name=name, dtype=self.dtype_policy
+            )
 
         self.norm1 = LayerNorm(name="norm1", **inherited)
         self.attention = MultiHeadSelfAttention(

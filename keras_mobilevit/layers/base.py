@@ -58,8 +58,16 @@ class QuantizableLayer(keras.layers.Layer):
         return getattr(self.quantization, kind)(name=name, **options)
 
     def inherited(self) -> dict[str, Any]:
-        """Returns the arguments that a composite layer gives its children."""
-        return {"dtype": self.dtype_policy, "quantization": self.quantization}
+        """Returns the arguments that a composite layer gives its children.
+
+        `trainable` is among them, so that a layer that was saved frozen is
+        revived with frozen batch statistics.
+        """
+        return {
+            "dtype": self.dtype_policy,
+            "quantization": self.quantization,
+            "trainable": self.trainable,
+        }
 
     def get_config(self) -> dict[str, Any]:
         """Returns the config of the layer, quantization included."""
@@ -88,15 +96,17 @@ def positive_integer(name: str, value: int, owner: str) -> int:
     return value
 
 
-def known_channels(input_shape: Any, owner: str, rank: int = 4) -> int:
+def known_channels(input_shape: Any, owner: str, rank: int | None = 4) -> int:
     """Returns the size of the last axis of a channels-last shape.
 
     Raises:
-        ValueError: the rank is not `rank`, or the last axis is unknown.
+        ValueError: the rank is not `rank` (`None`: any), or the last axis is
+            unknown.
     """
-    if len(input_shape) != rank or input_shape[-1] is None:
+    if rank not in (None, len(input_shape)) or input_shape[-1] is None:
+        expected = "" if rank is None else f" of rank {rank}"
         raise ValueError(
-            f"`{owner}` needs an input of rank {rank} with a known last axis "
+            f"`{owner}` needs an input{expected} with a known last axis "
             f"(channels last). Received: input_shape={tuple(input_shape)}"
         )
     return input_shape[-1]

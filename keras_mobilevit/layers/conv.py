@@ -99,6 +99,7 @@ class _BaseConvNormAct(QuantizableLayer):
                 epsilon=1e-5,
                 name="norm",
                 dtype=self.dtype_policy,
+                trainable=self.trainable,
             )
             if use_norm
             else None

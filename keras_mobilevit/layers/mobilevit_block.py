@@ -139,8 +139,8 @@ class MobileViTBlock(QuantizableLayer):
         self.concatenated = self.rounding("activation", "concatenated")
 
     def build(self, input_shape):
-        batch, height, width, _ = input_shape
         channels = known_channels(input_shape, "MobileViTBlock")
+        batch, height, width, _ = input_shape
         # These return to the width of the input, known only here.
         self.local_conv, self.project, self.fusion = (
             ConvNormAct(channels, size, name=name, **self.inherited())

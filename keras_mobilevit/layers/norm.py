@@ -8,6 +8,7 @@ from keras import ops
 from keras_mobilevit.layers.base import PACKAGE
 from keras_mobilevit.layers.base import QuantizableLayer
 from keras_mobilevit.layers.base import at_least_float32
+from keras_mobilevit.layers.base import known_channels
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -22,9 +23,12 @@ class LayerNorm(QuantizableLayer):
     Input and output: float tensors of equal shape, any rank.
 
     Args:
-        epsilon: added to the variance.
+        epsilon: added to the variance; positive.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: `epsilon` is not positive.
     """
 
     _STEPS = (
@@ -43,16 +47,22 @@ class LayerNorm(QuantizableLayer):
         self, epsilon: float = 1e-5, quantization: Any = None, **kwargs
     ):
         super().__init__(quantization=quantization, **kwargs)
+        if not epsilon > 0:
+            raise ValueError(
+                "`epsilon` of `LayerNorm` must be positive. "
+                f"Received: epsilon={epsilon!r}"
+            )
         self.epsilon = epsilon
         for step in self._STEPS:
             setattr(self, step, self.rounding("activation", step))
 
     def build(self, input_shape):
+        shape = (known_channels(input_shape, "LayerNorm", rank=None),)
         self.gamma = self.add_weight(
-            name="gamma", shape=input_shape[-1:], initializer="ones"
+            name="gamma", shape=shape, initializer="ones"
         )
         self.beta = self.add_weight(
-            name="beta", shape=input_shape[-1:], initializer="zeros"
+            name="beta", shape=shape, initializer="zeros"
         )
         for step in self._STEPS:
             getattr(self, step).build(input_shape)

@@ -1,0 +1,332 @@
+"""How fast and how large TFLite files are on this machine."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mobilevit import files
+from keras_mobilevit import reports
+from keras_mobilevit.tflite.interpreter import delegation
+from keras_mobilevit.tflite.interpreter import open_interpreter
+
+_MIN_ROUNDS = 3
+_CHILD_TIMEOUT = 120
+
+# Run in a process of its own, so that nothing else has touched its memory.
+_MEMORY_SCRIPT = """
+import os, sys
+from ai_edge_litert.interpreter import Interpreter
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+before = resident()
+interpreter = Interpreter(sys.argv[1], num_threads=1)
+interpreter.allocate_tensors()
+interpreter.invoke()
+print("resident", resident() - before)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFacts:
+    """What does not depend on the number of threads.
+
+    Attributes:
+        path: the file.
+        size: bytes.
+        memory: bytes by which loading the file and running it once makes a
+            fresh process grow (resident memory, 1 thread); `None` where the
+            system does not tell (it is read from /proc).
+        ops: operations in the main graph.
+        ops_outside: `{op name: count}` of those that XNNPACK does not run.
+        partitions: how many pieces of the graph XNNPACK runs; 1 is best.
+    """
+
+    path: str
+    size: int
+    memory: int | None
+    ops: int
+    ops_outside: dict[str, int]
+    partitions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """How fast one file is with one number of threads.
+
+    Attributes:
+        path: the file.
+        threads: CPU threads.
+        median_ms, min_ms, p90_ms: milliseconds of one run: the median, the
+            smallest and the 90th percentile.
+        ratio: the median over the rounds of this file's time divided by the
+            first file's time in the same round, so that what slows the
+            machine for a while does not count.
+        runs: how often it was timed.
+    """
+
+    path: str
+    threads: int
+    median_ms: float
+    min_ms: float
+    p90_ms: float
+    ratio: float
+    runs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark(reports.Report):
+    """What `benchmark` measured.
+
+    Attributes:
+        files: one row for each file.
+        timings: one row for each number of threads and file.
+    """
+
+    files: tuple[FileFacts, ...]
+    timings: tuple[Timing, ...]
+
+    def __str__(self) -> str:
+        return "\n\n".join(
+            (
+                reports.table(
+                    ("file", "threads", "median ms", "min", "p90", "ratio"),
+                    [
+                        (
+                            row.path,
+                            row.threads,
+                            f"{row.median_ms:.3f}",
+                            f"{row.min_ms:.3f}",
+                            f"{row.p90_ms:.3f}",
+                            f"{row.ratio:.2f}",
+                        )
+                        for row in self.timings
+                    ],
+                ),
+                reports.table(
+                    (
+                        "file",
+                        "MB",
+                        "memory MB",
+                        "ops",
+                        "outside XNNPACK",
+                        "partitions",
+                    ),
+                    [
+                        (
+                            row.path,
+                            f"{row.size / 1e6:.2f}",
+                            row.memory and f"{row.memory / 1e6:.1f}",
+                            row.ops,
+                            sum(row.ops_outside.values()),
+                            row.partitions,
+                        )
+                        for row in self.files
+                    ],
+                ),
+            )
+        )
+
+    def plot(self, path: str | os.PathLike, overwrite: bool = False) -> None:
+        """Draws the median times as horizontal bars.
+
+        Args:
+            path: the PNG file to write.
+            overwrite: whether `path` may be replaced.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        threads = sorted({row.threads for row in self.timings})
+        height = 0.8 / len(threads)
+        # A figure of its own, so that the caller's pyplot is not touched.
+        figure = Figure(
+            (8, 1.2 + 0.5 * len(self.timings)), layout="constrained"
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        for i, count in enumerate(threads):
+            rows = [row for row in self.timings if row.threads == count]
+            bars = axes.barh(
+                np.arange(len(rows)) + i * height,
+                [row.median_ms for row in rows],
+                height,
+                label=f"{count} thread{'s' * (count > 1)}",
+            )
+            axes.bar_label(
+                bars,
+                [f"{row.median_ms:.2f} ms ({row.ratio:.2f}x)" for row in rows],
+                padding=3,
+            )
+        axes.set_yticks(
+            np.arange(len(self.files)) + 0.4 - height / 2,
+            [Path(row.path).name for row in self.files],
+        )
+        axes.invert_yaxis()
+        axes.margins(x=0.25)
+        axes.set_xlabel("milliseconds for a picture, median")
+        figure.legend(loc="outside upper right", ncols=len(threads))
+        with files.atomic_path(path, overwrite) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+
+
+def benchmark(
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    threads: Sequence[int] | None = None,
+    runs: int = 50,
+    warmup: int = 5,
+    seconds: float | None = None,
+    progress: bool = True,
+) -> Benchmark:
+    """Measures TFLite files against each other on this machine's CPU.
+
+    The files take turns: each round runs every file once, and each round
+    starts with another one, so that all of them see the same machine. The
+    milliseconds hold for this processor only; other processors have other
+    kernels.
+
+    Args:
+        paths: the `.tflite` files. The first is the one to compare with.
+        threads: the numbers of CPU threads to measure with; `None` for 1 and
+            all cores.
+        runs: rounds to time.
+        warmup: rounds before these.
+        seconds: stop timing after so many seconds for each number of threads,
+            though not before 3 rounds; `None` for no limit.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Times, sizes, memory, and how much of each file XNNPACK runs.
+
+    Raises:
+        FileNotFoundError: there is no file at one of the paths.
+        ValueError: a file is damaged or cannot be run, or an argument is out
+            of its range.
+    """
+    from tqdm import tqdm
+
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    paths = [os.fspath(path) for path in paths]
+    if not paths:
+        raise ValueError("`paths` must name a file. Received: none")
+    if threads is None:
+        threads = (1, os.cpu_count())
+    threads = tuple(dict.fromkeys(threads))
+    if not threads:
+        raise ValueError(
+            f"`threads` must hold a positive integer. Received: {threads}"
+        )
+    for name, value, least in (
+        ("runs", runs, 1),
+        ("warmup", warmup, 0),
+        *(("threads", count, 1) for count in threads),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer of at least {least}. "
+                f"Received: {value!r}"
+            )
+    if seconds is not None and not seconds > 0:
+        raise ValueError(
+            f"`seconds` must be positive or `None`. Received: {seconds!r}"
+        )
+
+    facts, timings = (), []
+    total = len(threads) * (runs + warmup)
+    with tqdm(total=total, desc="benchmark", disable=not progress) as bar:
+        for count in threads:
+            interpreters = [_loaded(path, count) for path in paths]
+            facts = facts or tuple(map(_facts, paths, interpreters))
+            _rounds(interpreters, warmup, None, bar)
+            times = _rounds(interpreters, runs, seconds, bar)
+            timings += [
+                _timing(path, count, own, times[0])
+                for path, own in zip(paths, times)
+            ]
+    return Benchmark(files=facts, timings=tuple(timings))
+
+
+def _loaded(path: str, threads: int) -> Any:
+    interpreter = open_interpreter(path, threads)
+    generator = np.random.default_rng(0)
+    for detail in interpreter.get_input_details():
+        pixels = generator.integers(0, 256, detail["shape"])
+        if detail["dtype"] == np.int8:
+            pixels -= 128
+        interpreter.set_tensor(detail["index"], pixels.astype(detail["dtype"]))
+    return interpreter
+
+
+def _facts(path: str, interpreter: Any) -> FileFacts:
+    found = delegation(interpreter)
+    return FileFacts(
+        path=path,
+        size=os.path.getsize(path),
+        memory=_memory(path),
+        ops=found.ops,
+        ops_outside=found.outside,
+        partitions=found.partitions,
+    )
+
+
+def _rounds(
+    interpreters: list, rounds: int, seconds: float | None, bar: Any
+) -> np.ndarray:
+    """Returns the times in ms, one row for each file, one column a round."""
+    begun = time.perf_counter()
+    times = np.zeros((len(interpreters), rounds))
+    for number in range(rounds):
+        late = seconds is not None and time.perf_counter() - begun > seconds
+        if late and number >= _MIN_ROUNDS:
+            bar.update(rounds - number)
+            return times[:, :number]
+        for turn in range(len(interpreters)):
+            i = (number + turn) % len(interpreters)
+            started = time.perf_counter()
+            interpreters[i].invoke()
+            times[i, number] = 1000 * (time.perf_counter() - started)
+        bar.update()
+    return times
+
+
+def _timing(
+    path: str, threads: int, times: np.ndarray, first: np.ndarray
+) -> Timing:
+    return Timing(
+        path=path,
+        threads=threads,
+        median_ms=float(np.median(times)),
+        min_ms=float(times.min()),
+        p90_ms=float(np.percentile(times, 90)),
+        ratio=float(np.median(times / first)),
+        runs=len(times),
+    )
+
+
+def _memory(path: str) -> int | None:
+    if not os.path.exists("/proc/self/statm"):
+        return None
+    child = subprocess.run(
+        [sys.executable, "-c", _MEMORY_SCRIPT, path],
+        capture_output=True,
+        text=True,
+        timeout=_CHILD_TIMEOUT,
+    )
+    lines = child.stdout.split("\n")
+    found = [line.split()[1] for line in lines if line.startswith("resident")]
+    if child.returncode or not found:
+        raise RuntimeError(
+            f"The process that measures the memory of {path} failed: "
+            f"{child.stderr.strip()[-500:]}"
+        )
+    return int(found[0])

@@ -1,0 +1,410 @@
+"""From a Keras model to a TFLite file that keeps what was promised."""
+
+import dataclasses
+import os
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilevit import files
+from keras_mobilevit import reports
+from keras_mobilevit.tflite import calibration
+from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite.inspect import Inspection
+from keras_mobilevit.tflite.inspect import inspect
+from keras_mobilevit.tflite.targets import PRECISIONS
+from keras_mobilevit.tflite.targets import TARGETS
+
+#: Precisions whose activations are integers: they need calibration.
+INTEGER = ("int8", "int8_mixed")
+INPUT_DTYPES = ("uint8", "int8", "float32")
+#: The newest runtime that the Edge TPU compiler and old phones understand.
+MAX_RUNTIME = (2, 5, 0)
+MAX_RANK = 4
+
+
+class ConversionError(RuntimeError):
+    """A written file does not keep what its precision promises."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion(reports.Report):
+    """What `convert` wrote.
+
+    Attributes:
+        path: the file.
+        target: the device it is meant for.
+        precision: one of `PRECISIONS`.
+        input_dtype: type of the file's input and output.
+        input_shape: shape of the input, batch 1.
+        size: bytes.
+        ops: operations in the file.
+        float_ops: how many of them compute in floating point.
+        max_rank: the most axes that a tensor has.
+        min_runtime: the oldest TFLite runtime that runs the file.
+        seconds: how long the conversion took.
+    """
+
+    path: str
+    target: str
+    precision: str
+    input_dtype: str
+    input_shape: tuple[int, ...]
+    size: int
+    ops: int
+    float_ops: int
+    max_rank: int
+    min_runtime: str
+    seconds: float
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        return reports.table(
+            ("file", "precision", "input", "MB", "ops", "float ops", "runtime"),
+            [
+                (
+                    self.path,
+                    self.precision,
+                    f"{self.input_dtype} {shape}",
+                    f"{self.size / 1e6:.2f}",
+                    self.ops,
+                    self.float_ops,
+                    self.min_runtime,
+                )
+            ],
+        )
+
+
+def convert(
+    model: keras.Model | str | os.PathLike,
+    path: str | os.PathLike,
+    *,
+    target: str = "cpu",
+    precision: str | None = None,
+    calibration_data: Any = None,
+    input_dtype: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    labels: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Writes a Keras model as a TFLite file, then reads it back and checks it.
+
+    Args:
+        model: a Keras model with one picture as input, or the path of a
+            `.keras` file.
+        path: the `.tflite` file to write.
+        target: `"cpu"`, `"gpu"` or `"edgetpu"`.
+        precision: `None` for the target's best, or
+
+            - `"float32"`: exact.
+            - `"float16"`: weights in half precision.
+            - `"dynamic_int8"`: int8 weights, float activations.
+            - `"int8"`: every operation in integers.
+            - `"int8_mixed"`: convolutions and SiLU in int8, attention cores
+              and normalizations in float: the fastest on a CPU.
+        calibration_data: for `"int8"` and `"int8_mixed"`: some hundred
+            typical pictures as the model takes them; an array `(n, height,
+            width, channels)`, or a `tf.data.Dataset` or another iterable of
+            batches, with or without labels.
+        input_dtype: type of the input and of the outputs. `None` for
+            `"uint8"` with integer activations and `"float32"` otherwise,
+            which then is the only choice.
+        input_shape: `(height, width)` for a model that takes any size, or
+            for another size than the model's own.
+        labels: the names of the classes, stored in the file.
+        overwrite: whether `path` may be replaced.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: an argument is wrong; the message names it.
+        FileExistsError: `path` exists and `overwrite` is `False`.
+        ConversionError: the file does not keep what its precision promises;
+            nothing is written.
+    """
+    started = time.perf_counter()
+    target, precision, input_dtype = _resolve(target, precision, input_dtype)
+    files.check_writable(path, overwrite)
+    model = _load(model)
+    model = _with_static_input(model, input_shape)
+    shape = (1, *model.inputs[0].shape[1:])
+    if labels is not None:
+        if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+            raise ValueError(
+                "`labels` name the classes of a classifier, but the model has "
+                f"outputs of shape {[tuple(o.shape) for o in model.outputs]}. "
+                f"Received: labels={labels!r}"
+            )
+        labels = metadata.check_labels(labels, model.outputs[0].shape[-1])
+    pictures = None
+    if precision in INTEGER:
+        pictures = calibration.calibration_pictures(calibration_data, shape)
+        calibration.warn_of_scaled_pictures(
+            pictures, "calibration_data", takes_pixels(model)
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        saved_model = Path(folder) / "saved_model"
+        _export(model, saved_model, shape)
+        if precision == "int8_mixed":
+            data = _mixed(saved_model, pictures, input_dtype)
+        else:
+            data = _converted(saved_model, precision, pictures, input_dtype)
+    if labels is not None:
+        data = metadata.append_labels(data, labels)
+    with files.atomic_path(path, overwrite) as temporary:
+        temporary.write_bytes(data)
+        inspection = inspect(temporary)
+        check_promises(inspection, precision, input_dtype)
+    return Conversion(
+        path=str(path),
+        target=target,
+        precision=precision,
+        input_dtype=input_dtype,
+        input_shape=shape,
+        size=len(data),
+        ops=len(inspection.ops),
+        float_ops=sum(inspection.float_ops.values()),
+        max_rank=inspection.max_rank,
+        min_runtime=inspection.min_runtime,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+def takes_pixels(model: keras.Model) -> bool:
+    """Whether the model scales pixels of [0, 255] itself."""
+    return any(
+        isinstance(layer, keras.layers.Rescaling) and layer.scale < 0.1
+        for layer in model._flatten_layers(include_self=False)
+    )
+
+
+def check_promises(
+    inspection: Inspection, precision: str, input_dtype: str
+) -> None:
+    """Raises `ConversionError` unless a file is what was asked for.
+
+    Args:
+        inspection: what is in the file.
+        precision: one of `PRECISIONS`.
+        input_dtype: the type that inputs and outputs should have.
+    """
+    broken = []
+    if inspection.dynamic_tensors:
+        broken.append(
+            f"{len(inspection.dynamic_tensors)} tensors have a dynamic size"
+        )
+    if inspection.max_rank > MAX_RANK:
+        broken.append(f"a tensor has {inspection.max_rank} axes, not {MAX_RANK}")
+    custom = sorted(op.name for op in inspection.ops if op.is_custom)
+    if custom:
+        broken.append(f"custom operations: {', '.join(custom)}")
+    for tensor in (*inspection.inputs, *inspection.outputs):
+        if tensor.dtype != input_dtype:
+            broken.append(f"{tensor.name} is {tensor.dtype}, not {input_dtype}")
+    if not inspection.signatures:
+        broken.append("there is no signature")
+    if precision == "int8" and inspection.float_ops:
+        broken.append(f"float operations: {inspection.float_ops}")
+    if precision == "int8" and inspection.min_runtime_version > MAX_RUNTIME:
+        broken.append(f"it needs TFLite {inspection.min_runtime}")
+    if precision in INTEGER:
+        weighted = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        late = [
+            op.name
+            for op in inspection.ops
+            if op.name in weighted and op.output_dtypes[0] != "int8"
+        ]
+        if late:
+            broken.append(f"{len(late)} layers with weights are not int8")
+    if broken:
+        raise ConversionError(
+            f"The {precision} file does not keep its promise: "
+            f"{'; '.join(broken)}. A layer of the model has no form that the "
+            "converter can write so; `precision='float32'` writes it as it is."
+        )
+
+
+def _resolve(target, precision, input_dtype):
+    if target not in TARGETS:
+        raise ValueError(
+            f"`target` must be one of {tuple(TARGETS)}. "
+            f"Received: target={target!r}"
+        )
+    row = TARGETS[target]
+    precision = row.precision if precision is None else precision
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"`precision` must be one of {PRECISIONS}. "
+            f"Received: precision={precision!r}"
+        )
+    if precision not in row.precisions:
+        raise ValueError(
+            f"`target={target!r}`, {row.description}, takes `precision` "
+            f"{' or '.join(map(repr, row.precisions))}. "
+            f"Received: precision={precision!r}"
+        )
+    allowed = INPUT_DTYPES if precision in INTEGER else ("float32",)
+    input_dtype = allowed[0] if input_dtype is None else input_dtype
+    if input_dtype not in allowed:
+        raise ValueError(
+            f"`input_dtype` must be one of {allowed} with "
+            f"precision={precision!r}. Received: input_dtype={input_dtype!r}"
+        )
+    return target, precision, input_dtype
+
+
+def _load(model):
+    if isinstance(model, keras.Model):
+        return model
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(
+            "`model` must be a Keras model or the path of a `.keras` file. "
+            f"Received: {type(model).__name__}"
+        )
+    if not Path(model).is_file():
+        raise FileNotFoundError(
+            f"There is no model file at this path. Received: model={model}"
+        )
+    try:
+        return keras.saving.load_model(model, compile=False)
+    except Exception as error:  # Keras raises whatever its readers raise.
+        raise ValueError(
+            "`model` must be a whole model saved by `model.save('x.keras')`. "
+            f"Received: model={model}, which cannot be read: {error}"
+        ) from error
+
+
+def _with_static_input(model, input_shape):
+    """Returns the model with a picture of known size as its one input."""
+    if len(getattr(model, "inputs", None) or ()) != 1 or (
+        len(model.inputs[0].shape) != 4
+    ):
+        raise ValueError(
+            "`model` must have one input `(batch, height, width, channels)`. "
+            f"Received: a model with the inputs "
+            f"{getattr(model, 'inputs', None)}"
+        )
+    own = tuple(model.inputs[0].shape[1:])
+    wanted = own
+    if input_shape is not None:
+        wanted = tuple(input_shape)
+        wanted = (*wanted, own[2]) if len(wanted) == 2 else wanted
+        if len(wanted) != 3 or not all(
+            isinstance(size, int) and size > 0 for size in wanted
+        ):
+            raise ValueError(
+                "`input_shape` must be `(height, width)` in pixels. "
+                f"Received: input_shape={input_shape}"
+            )
+    if None in wanted:
+        raise ValueError(
+            "A file has a fixed input size, and the model takes any: pass "
+            f"`input_shape=(height, width)`. Received: input_shape={own}"
+        )
+    if wanted == own:
+        return model
+    resized = keras.models.clone_model(
+        model, input_tensors=keras.Input(wanted, name="image")
+    )
+    resized.set_weights(model.get_weights())
+    return resized
+
+
+def _export(model, folder, shape):
+    """Saves the model for inference on one picture of fixed size."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`convert` needs Keras on TensorFlow. Save the model, and convert "
+            "the `.keras` file in a process with KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+    import tensorflow as tf
+
+    names = model.output_names
+
+    def infer(image):
+        outputs = model(image, training=False)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        return {
+            name: tf.cast(output, tf.float32)
+            for name, output in zip(names, outputs)
+        }
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        flatbuffer.SIGNATURE,
+        infer,
+        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+    )
+    archive.write_out(str(folder), verbose=False)
+
+
+def _converted(saved_model, precision, pictures, input_dtype):
+    """Runs TensorFlow's converter."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(saved_model), signature_keys=[flatbuffer.SIGNATURE]
+    )
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.representative_dataset = lambda: (
+            [picture[np.newaxis]] for picture in pictures
+        )
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        ]
+        converter.inference_input_type = tf.as_dtype(input_dtype)
+        converter.inference_output_type = tf.as_dtype(input_dtype)
+    return converter.convert()
+
+
+def _mixed(saved_model, pictures, input_dtype):
+    """Quantizes a float file but for its attention cores and norms."""
+    from litert_quantizer import quantizer
+    from litert_quantizer import recipe
+
+    float_file = saved_model.with_name("float.tflite")
+    float_file.write_bytes(_converted(saved_model, "float32", None, "float32"))
+    model = flatbuffer.read_model(float_file.read_bytes())
+    tensors = model.subgraphs[0].tensors
+    graph = flatbuffer.nodes(model)
+    ranges = calibration.activation_ranges(float_file, pictures)
+
+    rules = recipe.static_wi8_ai8()
+
+    def keep_float(pattern, operation="*"):
+        rules.append(
+            {
+                "regex": pattern,
+                "operation": operation,
+                "algorithm_key": "no_quantize",
+                "op_config": {},
+            }
+        )
+
+    for index in flatbuffer.float_islands(graph):
+        names = [tensors[t].name.decode() for t in graph[index].outputs]
+        # A rule's pattern is searched in the names of an op's outputs.
+        keep_float("^" + re.escape(";".join(names)) + ";$")
+    if input_dtype == "float32":
+        keep_float(".*", "INPUT")
+        keep_float(".*", "OUTPUT")
+    result = quantizer.Quantizer(str(float_file), rules).quantize(
+        ranges, enable_progress_bar=False, enable_progress_report=False
+    )
+    data = bytes(result.quantized_model)
+    return flatbuffer.int8_io_to_uint8(data) if input_dtype == "uint8" else data

@@ -1,0 +1,360 @@
+"""How often a TFLite file is right, measured on the file itself."""
+
+import dataclasses
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_mobilevit import reports
+from keras_mobilevit.tflite.interpreter import Runner
+from keras_mobilevit.tflite.interpreter import check_pictures
+
+_BATCH = 32
+_TOP = 5
+_NORMAL_95 = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(reports.Report):
+    """What `evaluate` measured.
+
+    Attributes:
+        path: the file.
+        n: pictures.
+        classes: outputs of the file.
+        top1: share of the pictures whose label has the highest score. Equal
+            scores, which integers make likely, go to the lower class.
+        interval: the 95 % Wilson interval of `top1`.
+        top5: share of the pictures whose label is among the five highest;
+            `None` with five classes or fewer.
+        ms_per_picture: mean time to feed and run a picture. To compare files
+            use `benchmark`.
+    """
+
+    path: str
+    n: int
+    classes: int
+    top1: float
+    interval: tuple[float, float]
+    top5: float | None
+    ms_per_picture: float
+
+    def __str__(self) -> str:
+        low, high = (f"{100 * end:.2f}" for end in self.interval)
+        return reports.table(
+            ("file", "n", "top-1 %", "95 % interval", "top-5 %", "ms"),
+            [
+                (
+                    self.path,
+                    self.n,
+                    f"{100 * self.top1:.2f}",
+                    f"{low} to {high}",
+                    None if self.top5 is None else f"{100 * self.top5:.2f}",
+                    f"{self.ms_per_picture:.2f}",
+                )
+            ],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(reports.Report):
+    """What `compare` measured.
+
+    Attributes:
+        path: the file.
+        n: pictures.
+        agreement: share of the pictures with the same best class.
+        sqnr_db: signal-to-quantization-noise ratio of the outputs in
+            decibels; `None` if they are equal to the last bit.
+        max_error: the largest difference of an output.
+    """
+
+    path: str
+    n: int
+    agreement: float
+    sqnr_db: float | None
+    max_error: float
+
+    def __str__(self) -> str:
+        return reports.table(
+            ("file", "n", "agreement %", "SQNR dB", "largest error"),
+            [
+                (
+                    self.path,
+                    self.n,
+                    f"{100 * self.agreement:.2f}",
+                    None if self.sqnr_db is None else f"{self.sqnr_db:.1f}",
+                    f"{self.max_error:.3g}",
+                )
+            ],
+        )
+
+
+def evaluate(
+    path: str | os.PathLike,
+    data: Any,
+    num_threads: int | None = None,
+    progress: bool = True,
+    output: str | None = None,
+) -> Evaluation:
+    """Measures the accuracy of a classifier file.
+
+    Args:
+        path: a `.tflite` file with one input `(1, height, width, 3)`.
+        data: a finite `tf.data.Dataset` or another iterable of
+            `(pictures, labels)` batches, or one tuple of two arrays.
+            Pictures `(n, height, width, 3)`, RGB: uint8 pixels, or numbers
+            in the range that the model was trained on. Labels as integers
+            `(n,)` or one-hot `(n, classes)`.
+        num_threads: CPU threads; `None` for all cores.
+        progress: whether to show a progress bar.
+        output: the name of the output, if the file has several.
+
+    Returns:
+        Top-1 with its interval, top-5 and the number of pictures.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is no classifier, `data` is empty or does not
+            fit it, or the file computes NaN.
+    """
+    from tqdm import tqdm
+
+    runner = Runner(path, num_threads, output=output)
+    classes = _classes(runner)
+    n, hits1, hits5, seconds = 0, 0, 0, 0.0
+    batches = tqdm(
+        _batches(data),
+        total=_length(data),
+        desc=f"evaluating {os.path.basename(path)}",
+        disable=not progress,
+        unit="batch",
+    )
+    with batches:
+        for pictures, labels in batches:
+            pictures = check_pictures(pictures, runner.input_shape, "data")
+            labels = _labels(labels, len(pictures), classes)
+            if not len(pictures):
+                continue
+            if n == 0:
+                _warn_of_range(pictures, runner)
+            started = time.perf_counter()
+            scores = _scores(runner, pictures)
+            seconds += time.perf_counter() - started
+            # A stable sort: equal scores stay in the order of the classes.
+            order = np.argsort(-scores, axis=1, kind="stable")
+            hit = order == labels[:, np.newaxis]
+            n += len(labels)
+            hits1 += int(hit[:, 0].sum())
+            hits5 += int(hit[:, :_TOP].sum())
+            batches.set_postfix_str(f"top-1 {100 * hits1 / n:.2f} %")
+    if not n:
+        raise ValueError("`data` must hold pictures. Received: none")
+    return Evaluation(
+        path=str(path),
+        n=n,
+        classes=classes,
+        top1=hits1 / n,
+        interval=wilson_interval(hits1, n),
+        top5=hits5 / n if classes > _TOP else None,
+        ms_per_picture=1000 * seconds / n,
+    )
+
+
+def compare(
+    path: str | os.PathLike,
+    reference: Any,
+    pictures: Any,
+    num_threads: int | None = None,
+) -> Comparison:
+    """Measures how close a file is to what it was made from.
+
+    Args:
+        path: a `.tflite` file.
+        reference: the outputs that it should give, `(n, classes)`; or the
+            path of another `.tflite` file; or a Keras model.
+        pictures: `(n, height, width, 3)`, as `evaluate` takes them.
+        num_threads: CPU threads; `None` for all cores.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the pictures or the reference do not fit the file.
+    """
+    runner = Runner(path, num_threads)
+    _classes(runner)
+    pictures = check_pictures(pictures, runner.input_shape, "pictures")
+    if not len(pictures):
+        raise ValueError("`pictures` must hold pictures. Received: none")
+    if isinstance(reference, (str, os.PathLike)):
+        expected = _scores(Runner(reference, num_threads), pictures)
+    elif callable(reference):
+        expected = np.concatenate(
+            [
+                np.asarray(
+                    reference(
+                        pictures[i : i + _BATCH].astype("float32"),
+                        training=False,
+                    )
+                )
+                for i in range(0, len(pictures), _BATCH)
+            ]
+        )
+    else:
+        expected = np.asarray(reference)
+    actual = _scores(runner, pictures)
+    if expected.shape != actual.shape:
+        raise ValueError(
+            f"`reference` must give outputs of the shape {actual.shape}. "
+            f"Received: shape={expected.shape}"
+        )
+    error = actual.astype("float64") - expected
+    noise, signal = np.square(error).sum(), np.square(expected).sum()
+    same = actual.argmax(axis=1) == expected.argmax(axis=1)
+    return Comparison(
+        path=str(path),
+        n=len(pictures),
+        agreement=float(same.mean()),
+        sqnr_db=float(10 * np.log10(signal / noise)) if noise else None,
+        max_error=float(np.abs(error).max()),
+    )
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval of the share `hits / n`.
+
+    Unlike the normal approximation it stays in [0, 1] and is right for shares
+    near 1, which is where accuracies lie.
+    """
+    z2 = _NORMAL_95**2
+    share = hits / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _NORMAL_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    half /= 1 + z2 / n
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _classes(runner: Runner) -> int:
+    shape = runner.output_shape
+    if len(shape) != 1 or shape[0] < 2:
+        raise ValueError(
+            "The file must be a classifier with an output (1, classes), two "
+            f"classes or more. Received: path={runner.path}, with an output "
+            f"{(1, *shape)}"
+        )
+    return shape[0]
+
+
+def _scores(runner: Runner, pictures: np.ndarray) -> np.ndarray:
+    scores = runner(pictures)
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            "The file computes NaN or infinity: the model that it was made "
+            f"from is broken. Received: path={runner.path}"
+        )
+    return scores
+
+
+def _batches(data: Any) -> Iterator[tuple[Any, Any]]:
+    if _is_pair_of_arrays(data):
+        pictures, labels = data
+        if len(pictures) != len(labels):
+            raise ValueError(
+                "`data` must hold a label for each picture. Received: "
+                f"{len(pictures)} pictures and {len(labels)} labels"
+            )
+        for i in range(0, len(pictures), _BATCH):
+            yield pictures[i : i + _BATCH], labels[i : i + _BATCH]
+        return
+    if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
+        raise ValueError(
+            "`data` must be a `tf.data.Dataset`, an iterable of (pictures, "
+            "labels) batches, or a tuple of two arrays. "
+            f"Received: {type(data).__name__}"
+        )
+    if getattr(data, "cardinality", None) and int(data.cardinality()) == -1:
+        raise ValueError(
+            "`data` must end. Received: an infinite dataset; drop its "
+            "`repeat()` or add `take(n)`"
+        )
+    for item in data:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise ValueError(
+                "Each item of `data` must be a pair (pictures, labels). "
+                f"Received: {type(item).__name__}"
+            )
+        yield item[0], item[1]
+
+
+def _is_pair_of_arrays(data: Any) -> bool:
+    return (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and all(hasattr(part, "shape") for part in data)
+    )
+
+
+def _length(data: Any) -> int | None:
+    if _is_pair_of_arrays(data):
+        return math.ceil(len(data[0]) / _BATCH)
+    try:
+        return len(data)
+    except TypeError:  # generators, and datasets of unknown length
+        return None
+
+
+def _labels(labels: Any, n: int, classes: int) -> np.ndarray:
+    """Returns integer labels `(n,)`, or raises."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "uifb":
+        raise ValueError(
+            "The labels of `data` must be numbers. "
+            f"Received: dtype={labels.dtype}"
+        )
+    if not np.isfinite(labels).all():
+        raise ValueError(
+            "The labels of `data` must be finite numbers. Received: NaN or "
+            "infinity"
+        )
+    is_single = n == 1 and labels.shape == (classes,)
+    if labels.shape == (n, classes) or is_single:
+        return labels.reshape(n, classes).argmax(axis=1)
+    if labels.size != n or labels.ndim > 2:
+        raise ValueError(
+            f"The labels of `data` must be integers ({n},) or one-hot "
+            f"({n}, {classes}), as the file has {classes} classes. "
+            f"Received: shape={labels.shape}"
+        )
+    labels = labels.reshape(n)
+    wrong = labels[
+        (labels != np.floor(labels)) | (labels < 0) | (labels >= classes)
+    ]
+    if wrong.size:
+        raise ValueError(
+            f"The labels of `data` must be integers from 0 to {classes - 1}, "
+            f"as the file has {classes} classes. Received: {wrong[0]}"
+        )
+    return labels.astype("int64")
+
+
+def _warn_of_range(pictures: np.ndarray, runner: Runner) -> None:
+    """Warns, or raises, if the pictures are not in the range of the file."""
+    if runner.takes_pixels is False and pictures.dtype != np.uint8:
+        if pictures.max() > 2:
+            raise ValueError(
+                "The file takes numbers of [0, 1], so the pictures of `data` "
+                "must be uint8, or scaled so. Received: numbers up to "
+                f"{pictures.max():g}"
+            )
+    elif runner.takes_pixels is not False and pictures.max() <= 1:
+        warnings.warn(
+            "The pictures of `data` lie in [0, 1], but a model with "
+            "`include_preprocessing=True`, the default, takes RGB pixels of "
+            "[0, 255]: pass them unscaled.",
+            stacklevel=3,
+        )

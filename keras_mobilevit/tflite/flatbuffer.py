@@ -1,0 +1,176 @@
+"""Reading and changing the graph inside a TFLite file."""
+
+import dataclasses
+import functools
+from typing import Any
+
+SIGNATURE = "serving_default"
+
+
+@functools.cache
+def _schema() -> Any:
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+@functools.cache
+def _op_names() -> dict[int, str]:
+    return {
+        value: name
+        for name, value in vars(_schema().BuiltinOperator).items()
+        if isinstance(value, int)
+    }
+
+
+def read_model(data: bytes) -> Any:
+    """Returns the mutable object tree (`ModelT`) of a TFLite file."""
+    schema = _schema()
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+
+
+def write_model(model: Any) -> bytes:
+    """Serialises an object tree of `read_model` to a TFLite file."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One operation of a graph: its name and the tensors it touches."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def nodes(model: Any) -> list[Node]:
+    """Returns the operations of the main graph; constants are left out."""
+    graph = model.subgraphs[0]
+    constant = {
+        index
+        for index, tensor in enumerate(graph.tensors)
+        if model.buffers[tensor.buffer].data is not None
+    }
+    found = []
+    for op in graph.operators:
+        code = model.operatorCodes[op.opcodeIndex]
+        name = _op_names()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        inputs = (t for t in op.inputs if t >= 0 and t not in constant)
+        found.append(
+            Node(name, tuple(map(int, inputs)), tuple(map(int, op.outputs)))
+        )
+    return found
+
+
+# The kernels of these have no fast int8 form on a CPU.
+_SEEDS = {"BATCH_MATMUL", "SOFTMAX", "RSQRT"}
+# Islands end at these: int8 makes them fast, or they only move values.
+_SHORES = {
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "LOGISTIC",
+    "CONCATENATION",
+    "RESHAPE",
+    "TRANSPOSE",
+}
+
+
+def float_islands(graph: list[Node]) -> set[int]:
+    """Finds the operations that an int8_mixed file computes in float.
+
+    These are the attention cores and the normalizations, found by what they
+    are and not by name: the connected groups of element-wise operations and
+    means that hold a `BATCH_MATMUL`, a `SOFTMAX` or an `RSQRT`. Layers with
+    weights, SiLU gates and pure data movement bound them and stay int8.
+
+    Args:
+        graph: the operations, as `nodes` returns them.
+
+    Returns:
+        The positions of the float operations in `graph`.
+    """
+    gates = {t for node in graph if node.name == "LOGISTIC" for t in node.outputs}
+
+    def is_shore(node):
+        return node.name in _SHORES or (
+            node.name == "MUL" and any(t in gates for t in node.inputs)
+        )
+
+    touching = {}
+    for index, node in enumerate(graph):
+        if not is_shore(node):
+            for tensor in node.inputs + node.outputs:
+                touching.setdefault(tensor, []).append(index)
+    island = set()
+    frontier = [i for i, node in enumerate(graph) if node.name in _SEEDS]
+    while frontier:
+        index = frontier.pop()
+        if index in island:
+            continue
+        island.add(index)
+        for tensor in graph[index].inputs + graph[index].outputs:
+            frontier.extend(touching[tensor])
+    return island
+
+
+def int8_io_to_uint8(data: bytes) -> bytes:
+    """Turns the int8 inputs and outputs of a file into uint8 ones.
+
+    `uint8 = int8 + 128` with equal scales: a QUANTIZE operation at each end
+    moves the zero point, nothing is rounded.
+    """
+    model = read_model(data)
+    graph = model.subgraphs[0]
+    code = _quantize_code(model)
+    graph.inputs, graph.outputs = list(graph.inputs), list(graph.outputs)
+    for ends in (graph.inputs, graph.outputs):
+        for position, inner in enumerate(ends):
+            if graph.tensors[inner].type != _schema().TensorType.INT8:
+                continue
+            outer = _add_uint8_twin(graph, inner)
+            op = _schema().OperatorT()
+            op.opcodeIndex = code
+            if ends is graph.inputs:
+                op.inputs, op.outputs = [outer], [inner]
+                graph.operators.insert(0, op)
+            else:
+                op.inputs, op.outputs = [inner], [outer]
+                graph.operators.append(op)
+            ends[position] = outer
+            for signature in model.signatureDefs or []:
+                for named in signature.inputs + signature.outputs:
+                    if named.tensorIndex == inner:
+                        named.tensorIndex = outer
+    return write_model(model)
+
+
+def _quantize_code(model):
+    schema = _schema()
+    code = schema.OperatorCodeT()
+    code.builtinCode = schema.BuiltinOperator.QUANTIZE
+    code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _add_uint8_twin(graph, index):
+    schema = _schema()
+    source = graph.tensors[index]
+    twin = schema.TensorT()
+    twin.name = source.name
+    source.name = source.name + b"_int8"
+    twin.shape = source.shape
+    twin.type = schema.TensorType.UINT8
+    twin.quantization = schema.QuantizationParametersT()
+    twin.quantization.scale = source.quantization.scale
+    twin.quantization.zeroPoint = [
+        int(point) + 128 for point in source.quantization.zeroPoint
+    ]
+    graph.tensors.append(twin)
+    return len(graph.tensors) - 1

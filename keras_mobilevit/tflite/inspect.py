@@ -1,0 +1,170 @@
+"""What is inside a TFLite file, read from its flatbuffer alone."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from keras_mobilevit import reports
+from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite.reader import Op
+from keras_mobilevit.tflite.reader import Reader
+from keras_mobilevit.tflite.reader import Signature
+from keras_mobilevit.tflite.reader import Tensor
+
+_IDENTIFIER = b"TFL3"
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection(reports.Report):
+    """What `inspect` found.
+
+    Attributes:
+        path: the file.
+        size: bytes.
+        description: what the converter wrote of itself.
+        min_runtime: the oldest runtime that runs the file, as its metadata
+            says; `"unknown"` if it says nothing.
+        min_runtime_version: the same as integers, `(2, 5, 0)`; `()` if
+            unknown.
+        inputs, outputs: those of the main graph, in its order. Programs
+            should go by the names of `signatures`.
+        signatures: the named entry points.
+        ops: every operation, of all subgraphs.
+        op_counts: `{op name: count}`, most frequent first.
+        op_dtypes: `{dtype: count}` of the operations by their first output.
+        float_ops: `{op name: count}` of the operations that read or write
+            floating-point activations. Three kinds are not counted, since
+            they compute nothing inside: a QUANTIZE that reads an input of
+            the graph, a DEQUANTIZE that writes an output of it, and a
+            DEQUANTIZE that only unpacks constant weights (float16 files).
+        max_rank: the most axes that a tensor has, constants included.
+        dynamic_tensors: names of the tensors with a size known only at run
+            time.
+        weight_bytes: bytes of all constants.
+        metadata: names of the metadata entries.
+        labels: the class names that the file carries, or `()`.
+    """
+
+    path: str
+    size: int
+    description: str
+    min_runtime: str
+    min_runtime_version: tuple[int, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    signatures: tuple[Signature, ...]
+    ops: tuple[Op, ...]
+    op_counts: dict[str, int]
+    op_dtypes: dict[str, int]
+    float_ops: dict[str, int]
+    max_rank: int
+    dynamic_tensors: tuple[str, ...]
+    weight_bytes: int
+    metadata: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    def __str__(self) -> str:
+        kernels = [op for op in self.ops if op.per_channel is not None]
+        labels = ", ".join(self.labels[:3]) + ", ..." * (len(self.labels) > 3)
+        facts = [
+            ("size", f"{self.size / 1e6:.3f} MB"),
+            ("weights", f"{self.weight_bytes / 1e6:.3f} MB"),
+            ("operations", len(self.ops)),
+            ("float operations", sum(self.float_ops.values())),
+            (
+                "quantized kernels",
+                f"{len(kernels)}, "
+                f"{sum(op.per_channel for op in kernels)} per channel",
+            ),
+            ("most axes", self.max_rank),
+            ("dynamic tensors", len(self.dynamic_tensors)),
+            ("oldest runtime", self.min_runtime),
+            ("description", self.description or None),
+            ("metadata", ", ".join(self.metadata) or None),
+            ("labels", f"{len(self.labels)}: {labels}" if labels else None),
+        ]
+        for signature in self.signatures:
+            ends = map(", ".join, (signature.inputs, signature.outputs))
+            facts.append((f"signature {signature.key}", " -> ".join(ends)))
+        ends = [("input", tensor) for tensor in self.inputs]
+        ends += [("output", tensor) for tensor in self.outputs]
+        return "\n\n".join(
+            (
+                reports.table((self.path, ""), facts),
+                reports.table(
+                    ("", "tensor", "shape", "dtype", "scale", "zero point"),
+                    [
+                        (
+                            end,
+                            tensor.name,
+                            "x".join(map(str, tensor.shape)),
+                            tensor.dtype,
+                            tensor.scale and f"{tensor.scale:.6g}",
+                            tensor.zero_point,
+                        )
+                        for end, tensor in ends
+                    ],
+                ),
+                reports.table(
+                    ("operation", "count", "float", "versions"),
+                    [
+                        (
+                            name,
+                            count,
+                            self.float_ops.get(name, 0),
+                            ", ".join(self._versions(name)),
+                        )
+                        for name, count in self.op_counts.items()
+                    ],
+                ),
+            )
+        )
+
+    def _versions(self, name: str) -> list[str]:
+        return sorted({str(op.version) for op in self.ops if op.name == name})
+
+
+def inspect(path: str | os.PathLike) -> Inspection:
+    """Reads what a TFLite file holds, without running it.
+
+    Args:
+        path: a `.tflite` file.
+
+    Returns:
+        Its inputs, outputs, operations, types, versions and labels.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is no TFLite file, or it is damaged.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(
+            "`path` must be the path of a TFLite file. "
+            f"Received: {type(path).__name__}"
+        )
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"There is no file at this path. Received: path={path}"
+        )
+    if not Path(path).is_file():
+        raise ValueError(
+            f"`path` must be a file, not a folder. Received: path={path}"
+        )
+    data = Path(path).read_bytes()
+    if not data:
+        raise ValueError(f"The file is empty. Received: path={path}")
+    if data[4:8] != _IDENTIFIER:
+        raise ValueError(
+            "`path` must be a TFLite file, which holds 'TFL3' at its fifth "
+            f"byte. Received: path={path}"
+        )
+    try:
+        found = Reader(data).read()
+        labels = metadata.read_labels(path)
+    # On damaged bytes the generated reader and zipfile raise all sorts.
+    except Exception as error:
+        raise ValueError(
+            f"The TFLite file is damaged or truncated: {error}. "
+            f"Received: path={path}"
+        ) from error
+    return Inspection(path=str(path), size=len(data), labels=labels, **found)

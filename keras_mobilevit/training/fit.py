@@ -1,0 +1,375 @@
+"""A training run in a folder, which goes on exactly after a kill."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilevit.data.dataset import Dataset
+from keras_mobilevit.files import atomic_path
+from keras_mobilevit.reports import Report
+from keras_mobilevit.reports import table
+from keras_mobilevit.training import checkpoint
+from keras_mobilevit.training import logs as log_files
+from keras_mobilevit.training.recipe import Recipe
+
+BEST = "best.keras"
+LABELS = "labels.txt"
+LOG = "log.csv"
+CURVES = "curves.png"
+REPORT = "report.json"
+CHECKPOINT = "checkpoint.npz"
+TENSORBOARD = "tensorboard"
+HEAD = "predictions"
+
+# Where a map is one patch, as the last of 64x64 pixels, there is one token to
+# attend to, and query and key have no part in the result.
+_SINGLE_TOKEN = (
+    r"Gradients do not exist for variables "
+    r"\[('[^']*/attention/(query|key)/(kernel|bias)'(, )?)+\]"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingReport(Report):
+    """What a run reached and left behind.
+
+    Args:
+        best_accuracy: the highest accuracy on the validation pictures, 0..1.
+        best_epoch: where it was reached, counted from 1.
+        epochs: epochs trained.
+        seconds: time spent, over all resumptions.
+        train_size: number of training pictures.
+        val_size: number of validation pictures.
+        class_names: the name of each label.
+        history: for each figure its value after each epoch. The losses
+            include label smoothing.
+        best_model: path of the best model, a `.keras` file, not compiled.
+        labels: path of the class names, one a line.
+        log: path of the history as CSV.
+        output_dir: the folder of all this.
+    """
+
+    best_accuracy: float
+    best_epoch: int
+    epochs: int
+    seconds: float
+    train_size: int
+    val_size: int
+    class_names: tuple[str, ...]
+    history: dict[str, list[float]]
+    best_model: str
+    labels: str
+    log: str
+    output_dir: str
+
+    def __str__(self):
+        return table(
+            ("training", ""),
+            [
+                ("best validation accuracy", f"{self.best_accuracy:.2%}"),
+                ("in epoch", f"{self.best_epoch} of {self.epochs}"),
+                ("pictures", f"{self.train_size} + {self.val_size}"),
+                ("classes", len(self.class_names)),
+                ("time", f"{self.seconds:.0f} s"),
+                ("best model", self.best_model),
+            ],
+        )
+
+    def plot(self, path: str | os.PathLike, overwrite: bool = False) -> None:
+        """Draws the loss and accuracy curves as a picture, such as PNG.
+
+        Args:
+            path: where to write.
+            overwrite: whether an existing file may be replaced.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        epochs = range(1, self.epochs + 1)
+        for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+            axes.plot(epochs, self.history[name], ".-", label="train")
+            axes.plot(epochs, self.history[f"val_{name}"], ".-", label="val")
+            axes.set(xlabel="epoch", ylabel=name)
+            axes.grid(alpha=0.3)
+            axes.legend()
+        with atomic_path(path, overwrite) as temporary:
+            figure.savefig(temporary, dpi=120)
+
+
+def train(
+    model: keras.Model,
+    dataset: Dataset,
+    recipe: Recipe = Recipe(),
+    output_dir: str | os.PathLike = "run",
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> TrainingReport:
+    """Trains a classifier and keeps the best model.
+
+    After each epoch the folder holds a checkpoint of the whole state. A run
+    that was killed, at any moment, goes on with `resume=True` and ends with
+    the weights that it would have had, bit for bit on a CPU with the same
+    number of threads.
+
+    Args:
+        model: a classifier that takes RGB pictures in 0..255 and gives
+            probabilities or logits. It is compiled here, and holds the
+            weights of the last epoch in the end.
+        dataset: the pictures.
+        recipe: how to train.
+        output_dir: folder for `best.keras`, `labels.txt`, `log.csv`,
+            `curves.png`, `report.json`, `checkpoint.npz` and `tensorboard/`.
+            It is created if need be.
+        resume: whether to go on from the checkpoint in `output_dir`. All else
+            must be as at the start. Without a checkpoint there (killed in the
+            first epoch), the run begins anew.
+        overwrite: whether an earlier run in `output_dir` may be replaced.
+        callbacks: more callbacks. Their own state is not part of the
+            checkpoint.
+        verbose: as of `model.fit`: 0 silent, 1 progress bar, 2 a line for
+            each epoch.
+
+    Returns:
+        A `TrainingReport`.
+
+    Raises:
+        ValueError: the model does not fit the pictures, the run to resume was
+            started differently, or the loss became NaN or infinite.
+        FileExistsError: `output_dir` holds a run, and neither `resume` nor
+            `overwrite` is set.
+    """
+    from_logits = _gives_logits(model, dataset)
+    if recipe.freeze_epochs and model.layers[-1].name != HEAD:
+        raise ValueError(
+            f"`freeze_epochs` needs a model whose last layer is {HEAD!r}. "
+            f"Received: {model.name!r}, which ends in "
+            f"{model.layers[-1].name!r}"
+        )
+    folder = _prepare(Path(output_dir), resume, overwrite)
+    state = _first_state(recipe, dataset)
+    if (folder / CHECKPOINT).exists():
+        saved = checkpoint.load_state(folder / CHECKPOINT)
+        _check_same(saved["run"], state["run"])
+        state = saved
+    with atomic_path(folder / LABELS, overwrite=True) as temporary:
+        lines = "".join(f"{name}\n" for name in dataset.class_names)
+        temporary.write_text(lines, encoding="utf-8")
+
+    keeper = _Keeper(folder, state, _copy(model), recipe.learning_rate)
+    steps = dataset.steps_per_epoch
+    middle = recipe.freeze_epochs
+    for start, end in ((0, middle), (middle, recipe.epochs)):
+        epoch = len(state["history"].get("loss", ()))
+        if not start <= epoch < end:
+            continue
+        with _frozen(model) if end == middle else contextlib.nullcontext():
+            recipe.compile(model, (end - start) * steps, from_logits)
+            model.optimizer.build(model.trainable_variables)
+            if (folder / CHECKPOINT).exists():
+                checkpoint.restore(
+                    folder / CHECKPOINT, model, optimizer=epoch > start
+                )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", _SINGLE_TOKEN)
+                model.fit(
+                    dataset.train_from(epoch),
+                    validation_data=dataset.val,
+                    initial_epoch=epoch,
+                    epochs=end,
+                    steps_per_epoch=steps,
+                    callbacks=[*callbacks, keeper],
+                    verbose=verbose,
+                    shuffle=False,  # the pipeline has done it
+                )
+
+    report = _report(folder, state, dataset)
+    report.plot(folder / CURVES, overwrite=True)
+    with atomic_path(folder / REPORT, overwrite=True) as temporary:
+        temporary.write_text(report.to_json(), encoding="utf-8")
+    return report
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Writes log, best model and checkpoint after each epoch."""
+
+    def __init__(self, folder, state, best, learning_rate):
+        super().__init__()
+        self.folder = folder
+        self.state = state
+        self.best = best
+        self.events = log_files.Events(folder / TENSORBOARD)
+        self.learning_rate = learning_rate
+        self.since = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops a run that can only fail."""
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"The training loss became {loss} in batch {batch + 1}. A "
+                "lower `learning_rate` or a longer `warmup_fraction` helps. "
+                f"Received: learning_rate={self.learning_rate}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps everything; the checkpoint comes last."""
+        state, history = self.state, self.state["history"]
+        now = time.monotonic()
+        state["seconds"] += now - self.since
+        self.since = now
+        rate = float(self.model.optimizer.learning_rate)
+        for name, value in {**logs, "learning_rate": rate}.items():
+            history.setdefault(name, []).append(float(value))
+        accuracy = history["val_accuracy"][-1]
+        if accuracy > state["best_accuracy"]:
+            state["best_accuracy"], state["best_epoch"] = accuracy, epoch + 1
+            self.best.set_weights(self.model.get_weights())
+            with atomic_path(self.folder / BEST, overwrite=True) as temporary:
+                self.best.save(temporary)
+        log_files.write_csv(self.folder / LOG, history)
+        self.events.write(history)
+        checkpoint.save(self.folder / CHECKPOINT, self.model, state)
+
+
+@contextlib.contextmanager
+def _frozen(model):
+    """Only the last layer learns, as a whole or not at all."""
+    flags = [(layer, layer.trainable) for layer in model.layers[:-1]]
+    for layer, _ in flags:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer, flag in flags:
+            layer.trainable = flag
+
+
+def _copy(model):
+    """The same architecture, not compiled, so that its files are small."""
+    return model.__class__.from_config(model.get_config())
+
+
+def _gives_logits(model: keras.Model, dataset: Dataset) -> bool:
+    """Checks that a model fits the pictures; whether it gives logits."""
+    size, classes = dataset.image_size, len(dataset.class_names)
+    right, received = (None, size, size, 3), tuple(model.input_shape)
+    if len(received) != 4 or any(
+        None not in (a, b) and a != b for a, b in zip(received, right)
+    ):
+        raise ValueError(
+            "`model` and `dataset` must agree in the size of the pictures. "
+            f"Received: model.input_shape={received}, image_size={size}"
+        )
+    if tuple(model.output_shape) != (None, classes):
+        raise ValueError(
+            "`model` must give a figure for each class of `dataset`. "
+            f"Received: model.output_shape={model.output_shape}, {classes} "
+            "classes"
+        )
+    output = keras.ops.convert_to_numpy(
+        model(np.zeros((1, size, size, 3), "float32"), training=False)
+    )[0]
+    if (output >= 0).all() and abs(output.sum() - 1) < 0.05:
+        return False
+    last = model.layers[-1]
+    activation = getattr(last, "activation", None)
+    if activation in (None, keras.activations.linear):
+        return True
+    raise ValueError(
+        "`model` must end in softmax, or in a linear layer (logits). "
+        f"Received: {model.name!r}, which ends in {last.name!r} with "
+        f"activation={getattr(activation, '__name__', activation)}"
+    )
+
+
+def _prepare(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """Makes the folder; removes what an earlier run or a kill left."""
+    if resume and overwrite:
+        raise ValueError(
+            "`resume` and `overwrite` exclude each other. "
+            "Received: resume=True, overwrite=True"
+        )
+    names = (CHECKPOINT, BEST, LABELS, LOG, CURVES, REPORT)
+    found = [name for name in names if (folder / name).exists()]
+    if found and not (resume or overwrite):
+        raise FileExistsError(
+            f"{folder} holds an earlier run ({', '.join(found)}). Pass "
+            "`resume=True` (`--resume` on the command line) to go on with it, "
+            "`overwrite=True` (`--overwrite`) to replace it, or choose "
+            "another `output_dir`."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(
+            "`output_dir` must be a folder that can be written. "
+            f"Received: {folder}"
+        )
+    stale = [file for n in names for file in folder.glob(f".tmp-*-{n}")]
+    if overwrite:
+        stale += [folder / name for name in found]
+        shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+    for file in stale:
+        file.unlink()
+    return folder
+
+
+def _first_state(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    data = {
+        name: getattr(dataset, name)
+        for name in ("train_size", "val_size", "image_size", "batch_size")
+    }
+    return {
+        "run": {
+            **dataclasses.asdict(recipe),
+            **data,
+            "seed": dataset.seed,
+            "class_names": list(dataset.class_names),
+        },
+        "history": {},
+        "best_accuracy": -1.0,
+        "best_epoch": 0,
+        "seconds": 0.0,
+    }
+
+
+def _check_same(saved, wanted):
+    different = [
+        f"{name}={wanted.get(name)!r} (it was {saved.get(name)!r})"
+        for name in wanted
+        if saved.get(name) != wanted[name]
+    ]
+    if different:
+        raise ValueError(
+            "A run must be resumed with the recipe and the pictures that it "
+            f"was started with. Received: {', '.join(different)}"
+        )
+
+
+def _report(folder, state, dataset):
+    return TrainingReport(
+        best_accuracy=state["best_accuracy"],
+        best_epoch=state["best_epoch"],
+        epochs=len(state["history"]["loss"]),
+        seconds=state["seconds"],
+        train_size=dataset.train_size,
+        val_size=dataset.val_size,
+        class_names=dataset.class_names,
+        history=state["history"],
+        best_model=str(folder / BEST),
+        labels=str(folder / LABELS),
+        log=str(folder / LOG),
+        output_dir=str(folder),
+    )

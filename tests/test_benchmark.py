@@ -1,0 +1,124 @@
+"""`benchmark` measures files in turn, on the runtime that is installed."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mobilevit.tflite.benchmark import benchmark
+
+# The package's attribute of this name is the function.
+module = sys.modules["keras_mobilevit.tflite.benchmark"]
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_float_file, tiny_int8_file):
+    """Two files, one and two threads."""
+    return benchmark(
+        [tiny_float_file, tiny_int8_file],
+        threads=(1, 2),
+        runs=7,
+        warmup=1,
+        progress=False,
+    )
+
+
+def test_timings(measured, tiny_float_file, tiny_int8_file):
+    assert [(row.path, row.threads) for row in measured.timings] == [
+        (str(path), threads)
+        for threads in (1, 2)
+        for path in (tiny_float_file, tiny_int8_file)
+    ]
+    for row in measured.timings:
+        assert 0 < row.min_ms <= row.median_ms <= row.p90_ms < 1000
+        assert row.runs == 7
+    assert measured.timings[0].ratio == measured.timings[2].ratio == 1
+    assert measured.timings[1].ratio > 0
+
+
+def test_facts(measured, tiny_float_file):
+    plain, integer = measured.files
+    assert plain.size == tiny_float_file.stat().st_size
+    # The softmax of the attention has no int8 kernel in XNNPACK.
+    assert integer.ops_outside["SOFTMAX"] >= 1
+    assert sum(plain.ops_outside.values()) < sum(integer.ops_outside.values())
+    assert 1 <= plain.partitions < integer.partitions
+    for row in measured.files:
+        assert row.memory is None or 0 < row.memory < 500e6
+        assert row.ops > sum(row.ops_outside.values())
+
+
+def test_report(measured, tmp_path):
+    assert "outside XNNPACK" in str(measured)
+    stored = json.loads(measured.to_json())
+    assert len(stored["timings"]) == 4 and len(stored["files"]) == 2
+    path = tmp_path / "bars.png"
+    measured.plot(path)
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
+    with pytest.raises(FileExistsError):
+        measured.plot(path)
+
+
+def test_files_take_turns_and_the_first_one_rotates():
+    order = []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+
+        def invoke(self):
+            order.append(self.name)
+
+    class Bar:
+        def update(self, n=1):
+            order.append("|")
+
+    fakes = [Fake(name) for name in "abc"]
+    times = module._rounds(fakes, 4, None, Bar())
+    assert "".join(order) == "abc|bca|cab|abc|"
+    assert times.shape == (3, 4)
+
+
+def test_ratio_is_the_median_of_the_rounds():
+    first, own = np.array([1.0, 10.0, 100.0]), np.array([2.0, 20.0, 100.0])
+    row = module._timing("a", 1, own, first)
+    assert row.ratio == 2 and row.median_ms == 20 and row.min_ms == 2
+
+
+def test_seconds_end_the_rounds(tiny_float_file):
+    found = benchmark(
+        str(tiny_float_file),
+        threads=[1],
+        runs=100_000,
+        seconds=1e-6,
+        progress=False,
+    )
+    assert found.timings[0].runs == module._MIN_ROUNDS
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"paths": []}, "`paths`"),
+        ({"threads": ()}, "`threads`"),
+        ({"threads": (0,)}, "`threads`.*at least 1"),
+        ({"runs": 0}, "`runs`.*at least 1"),
+        ({"warmup": -1}, "`warmup`.*at least 0"),
+        ({"seconds": 0}, "`seconds`"),
+    ],
+)
+def test_bad_arguments(tiny_float_file, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark(**{"paths": [tiny_float_file], **arguments})
+
+
+def test_bad_files(tiny_float_file, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        benchmark([tiny_float_file, tmp_path / "none.tflite"])
+    path = tmp_path / "text.tflite"
+    path.write_text("this is no model")
+    with pytest.raises(ValueError, match="must be a TFLite file"):
+        benchmark([path])

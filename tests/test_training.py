@@ -1,0 +1,369 @@
+"""A real run on small pictures: what it leaves, and that a kill is harmless."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_mobilevit import data
+from keras_mobilevit.layers import ConvNormAct
+from keras_mobilevit.training import Recipe
+from keras_mobilevit.training import SmoothedCrossentropy
+from keras_mobilevit.training import train
+
+pytest.importorskip("sklearn")
+RECIPE = Recipe(epochs=4, freeze_epochs=1)
+
+
+def tiny(activation="softmax", classes=10, head="predictions"):
+    """A classifier of 32x32 pixels with all that has a state."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255.0)(image)
+    x = ConvNormAct(8, 3, strides=4, name="stem")(x)
+    x = keras.layers.Dropout(0.2)(x)
+    x = ConvNormAct(16, 3, strides=2, name="block1")(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(classes, activation=activation, name=head)(x)
+    return keras.Model(image, x, name="tiny")
+
+
+def digits(**options):
+    return data.load_digits(32, 64, **options)
+
+
+def run(folder, model=None, recipe=RECIPE, **options):
+    model = model or tiny()
+    report = train(model, digits(), recipe, folder, verbose=0, **options)
+    return model, report
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run."""
+    return run(tmp_path_factory.mktemp("run") / "a" / "b")
+
+
+def variables(model):
+    found = model.variables + model.optimizer.variables
+    return [v.numpy() for v in found]
+
+
+def assert_equal(model, other):
+    for a, b in zip(variables(model), variables(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_run_learns_and_leaves_everything(finished):
+    model, report = finished
+    assert report.best_accuracy > 0.6
+    history = report.history
+    assert report.best_accuracy == max(history["val_accuracy"])
+    assert history["val_accuracy"][report.best_epoch - 1] == max(
+        history["val_accuracy"]
+    )
+    assert {len(values) for values in history.values()} == {4}
+    folder = report.output_dir
+    assert sorted(os.listdir(folder)) == [
+        "best.keras",
+        "checkpoint.npz",
+        "curves.png",
+        "labels.txt",
+        "log.csv",
+        "report.json",
+        "tensorboard",
+    ]
+    with open(report.log) as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [float(r["val_loss"]) for r in rows] == history["val_loss"]
+    with open(report.labels) as file:
+        assert file.read().split() == list("0123456789")
+    with open(f"{folder}/curves.png", "rb") as file:
+        assert file.read(4) == b"\x89PNG"
+    with open(f"{folder}/report.json") as file:
+        assert json.load(file) == json.loads(report.to_json())
+    assert f"{report.best_accuracy:.2%}" in str(report)
+
+
+def test_best_model_has_the_best_accuracy(finished):
+    _, report = finished
+    best = keras.models.load_model(report.best_model)
+    assert all(layer.trainable for layer in best.layers)
+    assert not best.compiled
+    right = total = 0
+    for images, labels in digits().val:
+        found = best.predict_on_batch(images).argmax(axis=-1)
+        right += (found == labels.numpy()).sum()
+        total += len(labels)
+    assert right / total == pytest.approx(report.best_accuracy)
+
+
+def test_tensorboard_events(finished):
+    _, report = finished
+    found = {}
+    for part in ("train", "validation"):
+        folder = f"{report.output_dir}/tensorboard/{part}"
+        files = [f"{folder}/{name}" for name in os.listdir(folder)]
+        for record in tf.data.TFRecordDataset(files):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+                key = part, value.tag, event.step
+                found[key] = float(tf.make_ndarray(value.tensor))
+    history = report.history
+    assert len(found) == sum(map(len, history.values()))
+    for step in range(4):
+        assert found["validation", "epoch_loss", step] == pytest.approx(
+            history["val_loss"][step]
+        )
+
+
+def test_frozen_backbone(tmp_path):
+    class Watch(keras.callbacks.Callback):
+        """Notes what stands still in each epoch."""
+
+        def __init__(self):
+            super().__init__()
+            self.still = []
+
+        def values(self):
+            return {w.path: w.numpy() for w in self.model.weights}
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.before = self.values()
+
+        def on_epoch_end(self, epoch, logs=None):
+            after = self.values()
+            self.still.append(
+                {p for p in after if (after[p] == self.before[p]).all()}
+            )
+
+    watch = Watch()
+    recipe = Recipe(epochs=2, freeze_epochs=1)
+    model, _ = run(tmp_path, recipe=recipe, callbacks=[watch])
+    first, second = watch.still
+    assert first == {
+        w.path for w in model.weights if "predictions" not in w.path
+    }
+    assert not second
+    assert all(layer.trainable for layer in model.layers)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {here!r})
+import keras
+import test_training as t
+from keras_mobilevit.training import checkpoint
+
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if {when!r} == "epoch" and self.epoch == {epoch} and batch == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+replace, written = os.replace, []
+def killing(source, target):
+    if str(target).endswith("checkpoint.npz"):
+        written.append(target)
+        if {when!r} == "write" and len(written) == {epoch} + 1:
+            os.truncate(source, os.path.getsize(source) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = killing
+t.run({folder!r}, callbacks=[Kill()])
+"""
+
+
+@pytest.mark.parametrize(
+    "when, epoch, kept", [("epoch", 1, 1), ("write", 3, 3), ("epoch", 0, 0)]
+)
+def test_killed_run_goes_on_exactly(finished, tmp_path, when, epoch, kept):
+    here = os.path.dirname(__file__)
+    code = KILLED.format(
+        here=here, folder=str(tmp_path), when=when, epoch=epoch
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    checkpoint = tmp_path / "checkpoint.npz"
+    if kept:
+        state = json.loads(str(np.load(checkpoint)["state"]))
+        assert len(state["history"]["loss"]) == kept
+    else:
+        assert not checkpoint.exists()
+
+    with pytest.raises(FileExistsError, match="resume=True"):
+        run(tmp_path)
+    model = tiny()
+    if kept:  # the state must come from the checkpoint, not from the start
+        model.set_weights([0 * w for w in model.get_weights()])
+    model, report = run(tmp_path, model, resume=True)
+    assert_equal(model, finished[0])
+    assert report.history == finished[1].history
+    assert not list(tmp_path.glob(".tmp-*"))
+    with open(report.log) as log, open(finished[1].log) as other:
+        assert log.read() == other.read()
+
+
+def test_resume_when_finished_trains_no_more(finished):
+    folder = finished[1].output_dir
+    _, report = run(folder, resume=True)
+    assert report == finished[1]
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"recipe": Recipe(epochs=5)}, r"epochs=5 \(it was 4\)"),
+        ({"model": tiny(head="other")}, "freeze_epochs"),
+    ],
+)
+def test_resume_wants_the_same_run(finished, changed, message):
+    with pytest.raises(ValueError, match=message):
+        run(finished[1].output_dir, resume=True, **changed)
+
+
+def test_resume_wants_the_same_model(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch:
+                raise KeyboardInterrupt
+
+    recipe = Recipe(epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe=recipe, callbacks=[Stop()])
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(image))
+    x = keras.layers.Dense(10, "softmax", name="predictions")(x)
+    with pytest.raises(ValueError, match="started with"):
+        run(tmp_path, keras.Model(image, x), recipe, resume=True)
+    (tmp_path / "checkpoint.npz").write_bytes(b"PK\3\4 broken")
+    with pytest.raises(ValueError, match="cannot be read"):
+        run(tmp_path, recipe=recipe, resume=True)
+
+
+def test_overwrite_replaces_a_run(tmp_path):
+    (tmp_path / "best.keras").write_bytes(b"old")
+    with pytest.raises(FileExistsError, match="best.keras"):
+        run(tmp_path, recipe=Recipe(epochs=1))
+    with pytest.raises(ValueError, match="exclude"):
+        run(tmp_path, overwrite=True, resume=True)
+    _, report = run(tmp_path, recipe=Recipe(epochs=1), overwrite=True)
+    assert keras.models.load_model(report.best_model)
+
+
+def test_nan_loss_stops(tmp_path):
+    recipe = Recipe(epochs=2, learning_rate=1e30, warmup_fraction=0)
+    with pytest.raises(ValueError, match=r"learning_rate=1e\+30"):
+        run(tmp_path, recipe=recipe)
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"classes": 9}, "10 classes"),
+        ({"activation": "sigmoid"}, "sigmoid"),
+    ],
+)
+def test_model_that_does_not_fit(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "run", tiny(**options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_size(tmp_path):
+    with pytest.raises(ValueError, match="image_size=48"):
+        train(tiny(), data.load_digits(48), RECIPE, tmp_path)
+
+
+def test_logits_train_as_probabilities_do(tmp_path, finished):
+    model, report = run(tmp_path, tiny(activation=None))
+    assert report.history["loss"] == pytest.approx(
+        finished[1].history["loss"], rel=1e-3
+    )
+
+
+def test_unwritable_output(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        run(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("epochs", 0),
+        ("epochs", 2.0),
+        ("learning_rate", 0),
+        ("warmup_fraction", 1),
+        ("final_fraction", -0.1),
+        ("weight_decay", -1),
+        ("label_smoothing", 1),
+        ("freeze_epochs", 20),
+        ("jit_compile", "yes"),
+    ],
+)
+def test_recipe_names_what_is_wrong(field, value):
+    with pytest.raises(ValueError, match=f"`{field}`.*Received: {field}="):
+        Recipe(**{field: value})
+
+
+def test_schedule():
+    rate = Recipe(
+        learning_rate=1.0, warmup_fraction=0.1, final_fraction=0.2
+    ).schedule(100)
+    values = [float(rate(step)) for step in range(101)]
+    assert values[0] == pytest.approx(0.1)
+    assert values[10] == max(values) == pytest.approx(1)
+    assert values[55] == pytest.approx(0.6)
+    assert values[100] == pytest.approx(0.2)
+    same = keras.optimizers.schedules.CosineDecay(
+        0.1, 90, alpha=0.2, warmup_target=1.0, warmup_steps=10
+    )
+    assert values == pytest.approx([float(same(step)) for step in range(101)])
+    config = keras.saving.serialize_keras_object(rate)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.get_config() == rate.get_config()
+    assert float(Recipe(warmup_fraction=0).schedule(9)(0)) == pytest.approx(
+        2e-3
+    )
+
+
+def test_weight_decay_reaches_every_parameter():
+    model = tiny()
+    optimizer = Recipe(weight_decay=0.5).optimizer(10)
+    optimizer.build(model.trainable_variables)
+    assert all(map(optimizer._use_weight_decay, model.trainable_variables))
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_loss_equals_that_of_keras_on_one_hot_labels(from_logits):
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(6, 5)).astype("float32")
+    if not from_logits:
+        scores = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    labels = np.array([0, 1, 2, 3, 4, 4])
+    loss = SmoothedCrossentropy(0.1, from_logits)
+    loss = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(loss)
+    )
+    expected = keras.losses.CategoricalCrossentropy(
+        from_logits, label_smoothing=0.1
+    )(np.eye(5, dtype="float32")[labels], scores)
+    assert float(loss(labels, scores)) == pytest.approx(float(expected))
