@@ -104,6 +104,23 @@ def warn_of_scaled_pictures(
         )
 
 
+def with_full_range(pictures: np.ndarray, white: float) -> np.ndarray:
+    """Makes sure that the pictures span the input's whole range.
+
+    Else the input would be quantized to the range of these pictures, and
+    brighter ones would be cut off. One picture gets a black and a white
+    corner pixel, which changes no other range noticeably.
+
+    Args:
+        pictures: array `(n, height, width, channels)`.
+        white: the largest value that the input can take.
+    """
+    pictures = pictures.copy()
+    pictures[0, 0, 0] = 0.0
+    pictures[0, -1, -1] = white
+    return pictures
+
+
 def activation_ranges(
     float_file: str | os.PathLike, pictures: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:

@@ -28,6 +28,8 @@ INPUT_DTYPES = ("uint8", "int8", "float32")
 #: The newest runtime that the Edge TPU compiler and old phones understand.
 MAX_RUNTIME = (2, 5, 0)
 MAX_RANK = 4
+#: The range that the TFLite specification gives an int8 softmax or sigmoid.
+PROBABILITIES = (0.0, 255.0 / 256.0)
 
 
 class ConversionError(RuntimeError):
@@ -147,8 +149,12 @@ def convert(
     pictures = None
     if precision in INTEGER:
         pictures = calibration.calibration_pictures(calibration_data, shape)
+        pixels = takes_pixels(model)
         calibration.warn_of_scaled_pictures(
-            pictures, "calibration_data", takes_pixels(model)
+            pictures, "calibration_data", pixels
+        )
+        pictures = calibration.with_full_range(
+            pictures, 255.0 if pixels else 1.0
         )
 
     with tempfile.TemporaryDirectory() as folder:
@@ -331,6 +337,7 @@ def _export(model, folder, shape):
 
     names = model.output_names
 
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "image")])
     def infer(image):
         outputs = model(image, training=False)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
@@ -339,14 +346,15 @@ def _export(model, folder, shape):
             for name, output in zip(names, outputs)
         }
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        flatbuffer.SIGNATURE,
-        infer,
-        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+    # A plain module traces the model once; Keras' own archive does so for
+    # every layer, which takes several times as long.
+    module = tf.Module()
+    module.tracked = [variable.value for variable in model.variables]
+    tf.saved_model.save(
+        module,
+        str(folder),
+        signatures={flatbuffer.SIGNATURE: infer.get_concrete_function()},
     )
-    archive.write_out(str(folder), verbose=False)
 
 
 def _converted(saved_model, precision, pictures, input_dtype):
@@ -383,26 +391,25 @@ def _mixed(saved_model, pictures, input_dtype):
     tensors = model.subgraphs[0].tensors
     graph = flatbuffer.nodes(model)
     ranges = calibration.activation_ranges(float_file, pictures)
+    low, high = PROBABILITIES
+    for node in graph:
+        if node.name in ("SOFTMAX", "LOGISTIC"):
+            known = ranges[tensors[node.outputs[0]].name.decode()]
+            known["min"] = np.full_like(known["min"], low)
+            known["max"] = np.full_like(known["max"], high)
 
     rules = recipe.static_wi8_ai8()
-
-    def keep_float(pattern, operation="*"):
-        rules.append(
-            {
-                "regex": pattern,
-                "operation": operation,
-                "algorithm_key": "no_quantize",
-                "op_config": {},
-            }
-        )
-
+    quantized = rules[0]
+    exact = {"algorithm_key": "no_quantize", "op_config": {}}
     for index in flatbuffer.float_islands(graph):
         names = [tensors[t].name.decode() for t in graph[index].outputs]
         # A rule's pattern is searched in the names of an op's outputs.
-        keep_float("^" + re.escape(";".join(names)) + ";$")
-    if input_dtype == "float32":
-        keep_float(".*", "INPUT")
-        keep_float(".*", "OUTPUT")
+        pattern = "^" + re.escape(";".join(names)) + ";$"
+        rules.append({**exact, "regex": pattern, "operation": "*"})
+    # Later rules win, and the last operation may be an island's.
+    ends = exact if input_dtype == "float32" else quantized
+    for end in ("INPUT", "OUTPUT"):
+        rules.append({**ends, "regex": "", "operation": end})
     result = quantizer.Quantizer(str(float_file), rules).quantize(
         ranges, enable_progress_bar=False, enable_progress_report=False
     )

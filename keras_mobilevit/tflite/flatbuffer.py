@@ -25,15 +25,28 @@ def _op_names() -> dict[int, str]:
 
 def read_model(data: bytes) -> Any:
     """Returns the mutable object tree (`ModelT`) of a TFLite file."""
-    schema = _schema()
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    # It also fetches buffers that lie behind the flatbuffer.
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(data))
 
 
 def write_model(model: Any) -> bytes:
     """Serialises an object tree of `read_model` to a TFLite file."""
     import flatbuffers
+    import numpy as np
 
-    builder = flatbuffers.Builder(1 << 20)
+    class Builder(flatbuffers.Builder):
+        """Aligns the bytes of weights to 16, as the schema demands."""
+
+        def StartVector(self, elemSize, numElems, alignment):  # noqa: N802,N803
+            alignment = 16 if elemSize == 1 else alignment
+            return super().StartVector(elemSize, numElems, alignment)
+
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
+    builder = Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
 
