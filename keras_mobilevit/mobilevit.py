@@ -174,6 +174,7 @@ def MobileViT_XXS(
     output_stride: int = 32,
     name: str = "mobilevit_xxs",
 ) -> keras.Model:
+    """Instantiates MobileViT-XXS; `_DOCSTRING` replaces this."""
     return _build("mobilevit_xxs", **locals())
 
 
@@ -190,6 +191,7 @@ def MobileViT_XS(
     output_stride: int = 32,
     name: str = "mobilevit_xs",
 ) -> keras.Model:
+    """Instantiates MobileViT-XS; `_DOCSTRING` replaces this."""
     return _build("mobilevit_xs", **locals())
 
 
@@ -206,6 +208,7 @@ def MobileViT_S(
     output_stride: int = 32,
     name: str = "mobilevit_s",
 ) -> keras.Model:
+    """Instantiates MobileViT-S; `_DOCSTRING` replaces this."""
     return _build("mobilevit_s", **locals())
 
 

@@ -14,7 +14,9 @@ from keras_mobilevit.layers.conv import ConvNormAct
 from keras_mobilevit.layers.norm import LayerNorm
 
 
-def token_dense(units: int, activation: str | None = None, **kwargs):
+def token_dense(
+    units: int, activation: str | None = None, **kwargs
+) -> ConvNormAct:
     """Returns a dense layer over the channels of tokens.
 
     It is a 1x1 convolution: on the four axes of tokens every delegate takes

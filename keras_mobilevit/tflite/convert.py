@@ -135,7 +135,7 @@ def convert(
     started = time.perf_counter()
     target, precision, input_dtype = _resolve(target, precision, input_dtype)
     files.check_writable(path, overwrite)
-    model = _load(model)
+    model = load_model(model)
     model = _with_static_input(model, input_shape)
     shape = (1, *model.inputs[0].shape[1:])
     if labels is not None:
@@ -188,8 +188,10 @@ def convert(
 def takes_pixels(model: keras.Model) -> bool:
     """Whether the model scales pixels of [0, 255] itself."""
     return any(
-        isinstance(layer, keras.layers.Rescaling) and layer.scale < 0.1
-        for layer in model._flatten_layers(include_self=False)
+        takes_pixels(layer)
+        if isinstance(layer, keras.Model)
+        else isinstance(layer, keras.layers.Rescaling) and layer.scale < 0.1
+        for layer in model.layers
     )
 
 
@@ -209,7 +211,9 @@ def check_promises(
             f"{len(inspection.dynamic_tensors)} tensors have a dynamic size"
         )
     if inspection.max_rank > MAX_RANK:
-        broken.append(f"a tensor has {inspection.max_rank} axes, not {MAX_RANK}")
+        broken.append(
+            f"a tensor has {inspection.max_rank} axes, not {MAX_RANK}"
+        )
     custom = sorted(op.name for op in inspection.ops if op.is_custom)
     if custom:
         broken.append(f"custom operations: {', '.join(custom)}")
@@ -268,7 +272,13 @@ def _resolve(target, precision, input_dtype):
     return target, precision, input_dtype
 
 
-def _load(model):
+def load_model(model: keras.Model | str | os.PathLike) -> keras.Model:
+    """Returns a Keras model as it is, or the one that a path holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no model, or its file cannot be read.
+    """
     if isinstance(model, keras.Model):
         return model
     if not isinstance(model, (str, os.PathLike)):
@@ -335,7 +345,8 @@ def _export(model, folder, shape):
         )
     import tensorflow as tf
 
-    names = model.output_names
+    # A sequential model does not name its output.
+    names = getattr(model, "output_names", None) or [model.layers[-1].name]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "image")])
     def infer(image):

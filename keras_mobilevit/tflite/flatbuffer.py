@@ -107,7 +107,9 @@ def float_islands(graph: list[Node]) -> set[int]:
     Returns:
         The positions of the float operations in `graph`.
     """
-    gates = {t for node in graph if node.name == "LOGISTIC" for t in node.outputs}
+    gates = {
+        t for node in graph if node.name == "LOGISTIC" for t in node.outputs
+    }
 
     def is_shore(node):
         return node.name in _SHORES or (
