@@ -122,7 +122,7 @@ def main(argv):
     x = keras.layers.Dense(
         len(dataset.class_names), activation="softmax", name="predictions"
     )(x)
-    model = keras.Model(backbone.inputs, x, name=backbone.name)
+    model = keras.Model(backbone.input, x, name=backbone.name)
     output = Path(FLAGS.output_dir)
     recipe = training.Recipe(
         epochs=FLAGS.epochs,

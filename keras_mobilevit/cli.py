@@ -141,7 +141,7 @@ def _train(values, arguments):
         freeze_epochs=values.freeze_epochs,
     )
     return training.train(
-        keras.Model(backbone.inputs, x, name=backbone.name),
+        keras.Model(backbone.input, x, name=backbone.name),
         dataset,
         recipe,
         values.output_dir,

@@ -88,7 +88,8 @@ def test_wheel_metadata(wheel):
         )
         entry_points = archive.read(name).decode()
     assert metadata["Name"].replace("-", "_") == "keras_mobilevit"
-    assert metadata["License-Expression"] == "Apache-2.0"
+    licence = metadata["License-Expression"] or metadata["License"]
+    assert licence == "Apache-2.0"
     assert metadata["Requires-Python"]
     assert metadata.get_payload().strip()  # the README
     extras = set(metadata.get_all("Provides-Extra"))

@@ -3,12 +3,13 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_mobilevit import reports
+from keras_mobilevit.data.pictures import fit_picture
+from keras_mobilevit.data.pictures import load_picture
 from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.interpreter import Runner
 
@@ -103,90 +104,6 @@ def predict(
     if not found:
         raise ValueError("`pictures` must hold a picture. Received: none")
     return tuple(found)
-
-
-def load_picture(path: str | os.PathLike) -> np.ndarray:
-    """Reads a picture as people see it, in 8-bit RGB.
-
-    It is turned upright as its EXIF data say; transparent parts become white;
-    16-bit grey is scaled to 8 bits; of an animation the first frame counts.
-
-    Args:
-        path: a picture in any format that Pillow reads.
-
-    Returns:
-        A uint8 array `(height, width, 3)`.
-
-    Raises:
-        FileNotFoundError: there is no file at `path`.
-        ValueError: it is no picture, or it is damaged.
-    """
-    from PIL import Image
-    from PIL import ImageOps
-
-    if not Path(path).exists():
-        raise FileNotFoundError(
-            f"There is no picture at this path. Received: {path}"
-        )
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(_rgb(upright))
-    # Pillow's readers raise nearly anything on damaged files.
-    except Exception as error:
-        raise ValueError(
-            f"The file must be a picture that can be read: {error}. "
-            f"Received: {path}"
-        ) from error
-
-
-def fit_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Brings a picture to a size, as evaluation does in training.
-
-    It is resized (bilinear with antialiasing, proportions kept) until it just
-    covers the size, and what stands out on two sides is cut off evenly.
-
-    Args:
-        picture: uint8 array `(any, any, 3)`.
-        height: pixels.
-        width: pixels.
-
-    Returns:
-        uint8 array `(height, width, 3)`.
-    """
-    from PIL import Image
-
-    own_height, own_width, _ = picture.shape
-    if (own_height, own_width) == (height, width):
-        return picture
-    scale = max(height / own_height, width / own_width)
-    size = (
-        max(width, round(own_width * scale)),
-        max(height, round(own_height * scale)),
-    )
-    resized = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return np.asarray(resized)[top : top + height, left : left + width]
-
-
-def _rgb(picture: Any) -> Any:
-    """Converts a Pillow image of any mode to RGB."""
-    from PIL import Image
-
-    if picture.mode.startswith("I"):
-        # Pillow's own conversion clips these to 255 instead of scaling.
-        values = np.asarray(picture).astype("int64")
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its grey values are not of 16 bits")
-        return Image.fromarray((values >> 8).astype("uint8")).convert("RGB")
-    if picture.mode == "F":
-        raise ValueError("its values are floats of unknown range")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
 
 
 def _named(pictures: Any) -> Any:
