@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 from absl import app
 from absl import flags
+from absl import logging
 
 import keras_mobilevit
 from keras_mobilevit import data
@@ -101,6 +102,7 @@ def main(argv):
     """Runs the whole job."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # TensorFlow's exporter is chatty
     keras.utils.set_random_seed(FLAGS.seed)
     dataset = data.load(
         FLAGS.dataset,

@@ -127,7 +127,9 @@ def resolve_input(
                 f"`input_tensor` of shape {tuple(input_tensor.shape)}"
             )
         _check_shape(_three_integers(tensor_shape), weights == "imagenet")
-        return input_tensor, keras.utils.get_source_inputs(input_tensor)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        # A list of one makes Keras warn at every call with a plain tensor.
+        return input_tensor, sources[0] if len(sources) == 1 else sources
     default_shape = (default_size, default_size, 3)
     if input_shape is None:
         input_shape = default_shape if include_top else (None, None, 3)

@@ -6,6 +6,7 @@ import os
 import pydoc
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -366,6 +367,10 @@ def test_input_tensor_continues_a_graph():
     )
     plain.set_weights(model.get_weights())
     image = pictures(1, 64, 64, 3)
+    with warnings.catch_warnings():
+        # Of another structure of inputs than the model's.
+        warnings.simplefilter("error", UserWarning)
+        model(image)
     np.testing.assert_allclose(
         model.predict(image, verbose=0),
         plain.predict(image.transpose(0, 2, 1, 3), verbose=0),
