@@ -149,6 +149,7 @@ class TransformerBlock(QuantizableLayer):
         dropout: dropout rate after attention and after feed-forward.
         attention_dropout: dropout rate of the attention weights.
         ffn_dropout: dropout rate inside the feed-forward part.
+        equalized: whether the SiLU has a factor for each channel.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
     """
@@ -160,6 +161,7 @@ class TransformerBlock(QuantizableLayer):
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
         ffn_dropout: float = 0.0,
+        equalized: bool = False,
         quantization: Any = None,
         **kwargs,
     ):
@@ -169,6 +171,7 @@ class TransformerBlock(QuantizableLayer):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.ffn_dropout = ffn_dropout
+        self.equalized = equalized
 
         inherited = self.inherited()
 
@@ -185,7 +188,11 @@ class TransformerBlock(QuantizableLayer):
         self.attention_sum = self.rounding("activation", "attention_sum")
         self.norm2 = LayerNorm(name="norm2", **inherited)
         self.ffn_expand = token_dense(
-            ffn_dim, "silu", name="ffn_expand", **inherited
+            ffn_dim,
+            "silu",
+            equalized=equalized,
+            name="ffn_expand",
+            **inherited,
         )
         self.ffn_drop = drop(ffn_dropout, "ffn_drop")
         self.ffn_project = None  # its width is that of the input
@@ -227,4 +234,5 @@ class TransformerBlock(QuantizableLayer):
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "ffn_dropout": self.ffn_dropout,
+            "equalized": self.equalized,
         }

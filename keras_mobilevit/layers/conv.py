@@ -16,10 +16,23 @@ class SiLU(QuantizableLayer):
     """`x * sigmoid(x)`, the activation of every MobileViT layer.
 
     Input and output: float tensors of equal shape, any rank.
+
+    Args:
+        equalized: whether the gate has a factor for each channel: `x *
+            sigmoid(gate_scale * x)`. With `gate_scale = 1 / s` this is
+            `SiLU(x / s) * s`, so that a layer before can be multiplied by `s`
+            and one behind divided by it, and nothing changes but the ranges
+            of the channels. `keras_mobilevit.quantization.equalize` sets it.
+        quantization: see `QuantizableLayer`.
+        **kwargs: `name`, `dtype`, `trainable`.
     """
 
-    def __init__(self, quantization: Any = None, **kwargs):
+    def __init__(
+        self, equalized: bool = False, quantization: Any = None, **kwargs
+    ):
         super().__init__(quantization=quantization, **kwargs)
+        self.equalized = equalized
+        self.gate_inputs = self.rounding("activation", "gate_inputs")
         # A sigmoid's int8 range is fixed by the TFLite specification.
         self.gate = self.rounding(
             "activation", "gate", bounds=(0.0, 255.0 / 256.0)
@@ -27,17 +40,31 @@ class SiLU(QuantizableLayer):
         self.outputs = self.rounding("activation", "outputs")
 
     def build(self, input_shape):
+        if self.equalized:
+            self.gate_scale = self.add_weight(
+                name="gate_scale",
+                shape=input_shape[-1:],
+                initializer="ones",
+                trainable=False,
+            )
+            self.gate_inputs.build(input_shape)
         self.gate.build(input_shape)
         self.outputs.build(input_shape)
         self.built = True
 
     def call(self, inputs):
-        if self.quantization is None:
+        if self.quantization is None and not self.equalized:
             return ops.silu(inputs)
-        return self.outputs(inputs * self.gate(ops.sigmoid(inputs)))
+        x = inputs
+        if self.equalized:
+            x = self.gate_inputs(x * ops.cast(self.gate_scale, x.dtype))
+        return self.outputs(inputs * self.gate(ops.sigmoid(x)))
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "equalized": self.equalized}
 
 
 class _BaseConvNormAct(QuantizableLayer):
@@ -56,6 +83,7 @@ class _BaseConvNormAct(QuantizableLayer):
         use_bias: bool = False,
         activation: str | None = "silu",
         kernel_initializer: Any = None,
+        equalized: bool = False,
         quantization: Any = None,
         **kwargs,
     ):
@@ -82,6 +110,7 @@ class _BaseConvNormAct(QuantizableLayer):
                 f"`activation` of `{owner}` must be 'silu' or None. "
                 f"Received: activation={activation!r}"
             )
+        self.equalized = equalized
         self.use_norm = use_norm
         self.use_bias = use_bias
         self.activation = activation
@@ -105,7 +134,9 @@ class _BaseConvNormAct(QuantizableLayer):
             else None
         )
         self.outputs = self.rounding("activation", "outputs")
-        self.act = SiLU(name="act", **self.inherited()) if activation else None
+        self.act = None
+        if activation:
+            self.act = SiLU(equalized, name="act", **self.inherited())
 
     def build(self, input_shape):
         channels = known_channels(input_shape, type(self).__name__)
@@ -166,6 +197,7 @@ class _BaseConvNormAct(QuantizableLayer):
             "use_norm": self.use_norm,
             "use_bias": self.use_bias,
             "activation": self.activation,
+            "equalized": self.equalized,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
             ),
@@ -190,6 +222,7 @@ class ConvNormAct(_BaseConvNormAct):
         use_bias: whether a bias is added before the normalization.
         activation: `"silu"` or `None`.
         kernel_initializer: a Keras initializer instead of He's.
+        equalized: whether the SiLU has a factor for each channel.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -272,6 +305,7 @@ class InvertedResidual(QuantizableLayer):
         expansion: the hidden width as a multiple of the input channels,
             rounded to a multiple of 8.
         dilation_rate: of the depthwise convolution.
+        equalized: whether the first SiLU has a factor for each channel.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
     """
@@ -282,11 +316,13 @@ class InvertedResidual(QuantizableLayer):
         strides: int = 1,
         expansion: float = 4,
         dilation_rate: int = 1,
+        equalized: bool = False,
         quantization: Any = None,
         **kwargs,
     ):
         super().__init__(quantization=quantization, **kwargs)
         self.filters = positive_integer("filters", filters, "InvertedResidual")
+        self.equalized = equalized
         if not expansion > 0:
             raise ValueError(
                 "`expansion` of `InvertedResidual` must be positive. "
@@ -313,6 +349,7 @@ class InvertedResidual(QuantizableLayer):
         self.expand = ConvNormAct(
             make_divisible(round(channels * self.expansion)),
             1,
+            equalized=self.equalized,
             name="expand",
             **self.inherited(),
         )
@@ -341,4 +378,5 @@ class InvertedResidual(QuantizableLayer):
             "strides": self.strides,
             "expansion": self.expansion,
             "dilation_rate": self.dilation_rate,
+            "equalized": self.equalized,
         }

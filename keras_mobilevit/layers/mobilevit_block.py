@@ -80,6 +80,8 @@ class MobileViTBlock(QuantizableLayer):
         dropout: dropout rate after attention and after feed-forward.
         attention_dropout: dropout rate of the attention weights.
         ffn_dropout: dropout rate inside the feed-forward part.
+        equalized: whether the SiLUs of the transformer have a factor for
+            each channel.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -97,6 +99,7 @@ class MobileViTBlock(QuantizableLayer):
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
         ffn_dropout: float = 0.0,
+        equalized: bool = False,
         quantization: Any = None,
         **kwargs,
     ):
@@ -113,6 +116,7 @@ class MobileViTBlock(QuantizableLayer):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.ffn_dropout = ffn_dropout
+        self.equalized = equalized
         # Layers
         inherited = self.inherited()
         self.local_project = ConvNormAct(
@@ -130,6 +134,7 @@ class MobileViTBlock(QuantizableLayer):
                 dropout,
                 attention_dropout,
                 ffn_dropout,
+                equalized,
                 name=f"transformer_{i}",
                 **inherited,
             )
@@ -186,4 +191,5 @@ class MobileViTBlock(QuantizableLayer):
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "ffn_dropout": self.ffn_dropout,
+            "equalized": self.equalized,
         }

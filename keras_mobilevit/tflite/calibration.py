@@ -4,9 +4,12 @@ import os
 import warnings
 from collections.abc import Iterable
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_mobilevit.tflite import flatbuffer
 
 #: As many pictures as calibration reads; more change the ranges little.
 MAX_PICTURES = 256
@@ -124,7 +127,10 @@ def with_full_range(pictures: np.ndarray, white: float) -> np.ndarray:
 def activation_ranges(
     float_file: str | os.PathLike, pictures: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Measures the smallest and largest value of every tensor of a file.
+    """Measures the smallest and largest value of every activation of a file.
+
+    Constants are left out: the quantizer would take their one range for that
+    of every channel of a kernel.
 
     Plain minima and maxima over all pictures: the moving average that the
     quantizer would take clips what is rare.
@@ -153,46 +159,36 @@ def activation_ranges(
         )
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
+    graph = flatbuffer.nodes(
+        flatbuffer.read_model(Path(float_file).read_bytes())
+    )
+    computed = {tensor for node in graph for tensor in node.outputs}
     tensors = [
         detail
         for detail in interpreter.get_tensor_details()
-        if detail["dtype"] == np.float32 and detail["name"]
+        if detail["index"] in computed | {source}
+        and detail["dtype"] == np.float32
     ]
     low = np.full(len(tensors), np.inf, "float32")
     high = np.full(len(tensors), -np.inf, "float32")
-    readable = None
     for picture in tqdm(pictures, desc="calibrating", leave=False):
         interpreter.set_tensor(source, picture[np.newaxis])
         interpreter.invoke()
-        if readable is None:
-            readable = [
-                i
-                for i, detail in enumerate(tensors)
-                if _is_readable(interpreter, detail)
-            ]
-        for i in readable:
-            values = interpreter.get_tensor(tensors[i]["index"])
+        for i, detail in enumerate(tensors):
+            values = interpreter.get_tensor(detail["index"])
             low[i] = min(low[i], values.min())
             high[i] = max(high[i], values.max())
     ranges = {}
-    for i in readable:
+    for i, detail in enumerate(tensors):
         if not (np.isfinite(low[i]) and np.isfinite(high[i])):
             raise ValueError(
                 "The model computes NaN or infinity on `calibration_data`, "
-                f"first seen in {tensors[i]['name']!r}. Check its weights and "
-                "the pictures."
+                f"first seen in {detail['name']!r}. Check its weights and the "
+                "pictures."
             )
-        shape = (1,) * len(tensors[i]["shape"])
-        ranges[tensors[i]["name"]] = {
+        shape = (1,) * len(detail["shape"])
+        ranges[detail["name"]] = {
             "min": np.full(shape, low[i]),
             "max": np.full(shape, high[i]),
         }
     return ranges
-
-
-def _is_readable(interpreter, detail):
-    """Whether a tensor has a value: delegates leave some without one."""
-    try:
-        return interpreter.get_tensor(detail["index"]).size > 0
-    except ValueError:
-        return False

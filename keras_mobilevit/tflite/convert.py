@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_mobilevit import files
+from keras_mobilevit import quantization
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import calibration
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite import writers
 from keras_mobilevit.tflite.inspect import Inspection
 from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.targets import PRECISIONS
@@ -28,8 +28,6 @@ INPUT_DTYPES = ("uint8", "int8", "float32")
 #: The newest runtime that the Edge TPU compiler and old phones understand.
 MAX_RUNTIME = (2, 5, 0)
 MAX_RANK = 4
-#: The range that the TFLite specification gives an int8 softmax or sigmoid.
-PROBABILITIES = (0.0, 255.0 / 256.0)
 
 
 class ConversionError(RuntimeError):
@@ -91,6 +89,7 @@ def convert(
     target: str = "cpu",
     precision: str | None = None,
     calibration_data: Any = None,
+    equalize: bool = True,
     input_dtype: str | None = None,
     input_shape: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
@@ -115,6 +114,9 @@ def convert(
             typical pictures as the model takes them; an array `(n, height,
             width, channels)`, or a `tf.data.Dataset` or another iterable of
             batches, with or without labels.
+        equalize: whether integer precisions start from the equalised model
+            (`keras_mobilevit.quantization.equalize`), which computes the same
+            and loses less.
         input_dtype: type of the input and of the outputs. `None` for
             `"uint8"` with integer activations and `"float32"` otherwise,
             which then is the only choice.
@@ -156,14 +158,18 @@ def convert(
         pictures = calibration.with_full_range(
             pictures, 255.0 if pixels else 1.0
         )
+        if equalize:
+            model, _ = quantization.equalize(model, pictures)
 
     with tempfile.TemporaryDirectory() as folder:
         saved_model = Path(folder) / "saved_model"
         _export(model, saved_model, shape)
-        if precision == "int8_mixed":
-            data = _mixed(saved_model, pictures, input_dtype)
+        if precision in INTEGER:
+            data = writers.integer(
+                saved_model, pictures, input_dtype, precision == "int8_mixed"
+            )
         else:
-            data = _converted(saved_model, precision, pictures, input_dtype)
+            data = writers.floating(saved_model, precision)
     if labels is not None:
         data = metadata.append_labels(data, labels)
     with files.atomic_path(path, overwrite) as temporary:
@@ -224,7 +230,8 @@ def check_promises(
         broken.append("there is no signature")
     if precision == "int8" and inspection.float_ops:
         broken.append(f"float operations: {inspection.float_ops}")
-    if precision == "int8" and inspection.min_runtime_version > MAX_RUNTIME:
+    runtime = inspection.min_runtime_version or (float("inf"),)
+    if precision == "int8" and runtime > MAX_RUNTIME:
         broken.append(f"it needs TFLite {inspection.min_runtime}")
     if precision in INTEGER:
         weighted = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -366,63 +373,3 @@ def _export(model, folder, shape):
         str(folder),
         signatures={flatbuffer.SIGNATURE: infer.get_concrete_function()},
     )
-
-
-def _converted(saved_model, precision, pictures, input_dtype):
-    """Runs TensorFlow's converter."""
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(saved_model), signature_keys=[flatbuffer.SIGNATURE]
-    )
-    if precision != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if precision == "int8":
-        converter.representative_dataset = lambda: (
-            [picture[np.newaxis]] for picture in pictures
-        )
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-        ]
-        converter.inference_input_type = tf.as_dtype(input_dtype)
-        converter.inference_output_type = tf.as_dtype(input_dtype)
-    return converter.convert()
-
-
-def _mixed(saved_model, pictures, input_dtype):
-    """Quantizes a float file but for its attention cores and norms."""
-    from litert_quantizer import quantizer
-    from litert_quantizer import recipe
-
-    float_file = saved_model.with_name("float.tflite")
-    float_file.write_bytes(_converted(saved_model, "float32", None, "float32"))
-    model = flatbuffer.read_model(float_file.read_bytes())
-    tensors = model.subgraphs[0].tensors
-    graph = flatbuffer.nodes(model)
-    ranges = calibration.activation_ranges(float_file, pictures)
-    low, high = PROBABILITIES
-    for node in graph:
-        if node.name in ("SOFTMAX", "LOGISTIC"):
-            known = ranges[tensors[node.outputs[0]].name.decode()]
-            known["min"] = np.full_like(known["min"], low)
-            known["max"] = np.full_like(known["max"], high)
-
-    rules = recipe.static_wi8_ai8()
-    quantized = rules[0]
-    exact = {"algorithm_key": "no_quantize", "op_config": {}}
-    for index in flatbuffer.float_islands(graph):
-        names = [tensors[t].name.decode() for t in graph[index].outputs]
-        # A rule's pattern is searched in the names of an op's outputs.
-        pattern = "^" + re.escape(";".join(names)) + ";$"
-        rules.append({**exact, "regex": pattern, "operation": "*"})
-    # Later rules win, and the last operation may be an island's.
-    ends = exact if input_dtype == "float32" else quantized
-    for end in ("INPUT", "OUTPUT"):
-        rules.append({**ends, "regex": "", "operation": end})
-    result = quantizer.Quantizer(str(float_file), rules).quantize(
-        ranges, enable_progress_bar=False, enable_progress_report=False
-    )
-    data = bytes(result.quantized_model)
-    return flatbuffer.int8_io_to_uint8(data) if input_dtype == "uint8" else data

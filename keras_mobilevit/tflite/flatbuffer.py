@@ -133,13 +133,12 @@ def float_islands(graph: list[Node]) -> set[int]:
     return island
 
 
-def int8_io_to_uint8(data: bytes) -> bytes:
-    """Turns the int8 inputs and outputs of a file into uint8 ones.
+def int8_ends_to_uint8(model: Any) -> None:
+    """Turns the int8 inputs and outputs of a model into uint8 ones, in place.
 
     `uint8 = int8 + 128` with equal scales: a QUANTIZE operation at each end
     moves the zero point, nothing is rounded.
     """
-    model = read_model(data)
     graph = model.subgraphs[0]
     code = _quantize_code(model)
     graph.inputs, graph.outputs = list(graph.inputs), list(graph.outputs)
@@ -161,7 +160,53 @@ def int8_io_to_uint8(data: bytes) -> bytes:
                 for named in signature.inputs + signature.outputs:
                     if named.tensorIndex == inner:
                         named.tensorIndex = outer
-    return write_model(model)
+
+
+# The operator versions that introduced int8, from TensorFlow's op_version.cc;
+# every one of them is part of TensorFlow 2.5.
+_INT8_VERSIONS = {
+    "ADD": 2,
+    "AVERAGE_POOL_2D": 2,
+    "BATCH_MATMUL": 2,
+    "CONCATENATION": 2,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "DEQUANTIZE": 2,
+    "FULLY_CONNECTED": 4,
+    "LOGISTIC": 2,
+    "MAX_POOL_2D": 2,
+    "MEAN": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "RESIZE_BILINEAR": 2,
+    "RSQRT": 2,
+    "SOFTMAX": 2,
+    "SUB": 2,
+    "SUM": 2,
+    "TRANSPOSE": 2,
+}
+_INT8_RUNTIME = "2.5.0"
+
+
+def state_versions(model: Any) -> None:
+    """Writes the operator versions and the runtime that int8 needs.
+
+    The quantizer leaves those of the float file, which old runtimes and the
+    Edge TPU compiler would take at their word.
+    """
+    for code in model.operatorCodes:
+        name = _op_names()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        code.version = max(code.version, _INT8_VERSIONS.get(name, 1))
+    for entry in model.metadata or []:
+        if entry.name == b"min_runtime_version":
+            text = bytes(model.buffers[entry.buffer].data)
+            stated = text.split(b"\0")[0].decode()
+            newest = max(
+                (stated, _INT8_RUNTIME),
+                key=lambda version: [int(part) for part in version.split(".")],
+            )
+            padded = newest.encode().ljust(len(text), b"\0")
+            model.buffers[entry.buffer].data = padded
 
 
 def _quantize_code(model):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LABELS_FILE = "labels.txt"
+MAX_LABEL_BYTES = 1 << 20
 
 
 def check_labels(labels: Sequence[str], classes: int) -> tuple[str, ...]:
@@ -56,12 +57,24 @@ def append_labels(data: bytes, labels: Sequence[str]) -> bytes:
 
 
 def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
-    """Returns the labels that a file carries, or `()` if it has none."""
+    """Returns the labels that a file carries, or `()` if it has none.
+
+    Raises:
+        ValueError: the label file is larger than any list of classes.
+    """
     path = Path(path)
     if not zipfile.is_zipfile(path):
         return ()
     with zipfile.ZipFile(path) as folder:
-        names = [n for n in folder.namelist() if n.endswith(".txt")]
-        if not names:
+        entries = [e for e in folder.infolist() if e.filename.endswith(".txt")]
+        if not entries:
             return ()
-        return tuple(folder.read(names[0]).decode("utf-8").splitlines())
+        # The size is not read from the archive's own table, which may lie.
+        with folder.open(entries[0]) as file:
+            text = file.read(MAX_LABEL_BYTES + 1)
+    if len(text) > MAX_LABEL_BYTES:
+        raise ValueError(
+            f"The label file must have at most {MAX_LABEL_BYTES} bytes. "
+            f"Received: {entries[0].filename} in {path}"
+        )
+    return tuple(text.decode("utf-8").splitlines())

@@ -1,0 +1,140 @@
+"""Finding layers inside a model, watching them, and copying a model."""
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def walk(
+    layer: keras.layers.Layer,
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yields every layer inside a layer, each once, outermost first.
+
+    Yields:
+        The names on the way to a layer, joined by `/`, and the layer; for the
+        first, which is `layer` itself, the names are empty.
+    """
+    seen, waiting = set(), [("", layer)]
+    while waiting:
+        trail, layer = waiting.pop()
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        yield trail, layer
+        waiting.extend(
+            (f"{trail}/{child.name}" if trail else child.name, child)
+            for child in reversed(_children(layer))
+        )
+
+
+def find(model: keras.Model, kind: type) -> list[keras.layers.Layer]:
+    """Returns every layer of a class inside a model, at any depth."""
+    return [layer for _, layer in walk(model) if isinstance(layer, kind)]
+
+
+def _children(layer):
+    held = list(getattr(layer, "layers", ()))
+    for value in vars(layer).values():
+        held.extend(value if isinstance(value, (list, tuple)) else [value])
+    return [child for child in held if isinstance(child, keras.layers.Layer)]
+
+
+def _weights(model):
+    """Returns `{names on the way: variable}`, without auto-numbered parts."""
+    found = {}
+    for trail, layer in walk(model):
+        inner = {id(w) for child in _children(layer) for w in child.weights}
+        for variable in layer.weights:
+            if id(variable) not in inner:
+                found[f"{trail}/{variable.name}"] = variable
+    return found
+
+
+@contextlib.contextmanager
+def watching(
+    layers: Iterable[keras.layers.Layer],
+    record: Callable[[keras.layers.Layer, np.ndarray, np.ndarray], None],
+) -> Iterator[None]:
+    """Calls `record(layer, inputs, outputs)` at every call of some layers.
+
+    It works for eager calls, `model(pictures)`, under any Keras backend.
+    """
+
+    def watched(layer, call):
+        def run(inputs, *args, **kwargs):
+            outputs = call(inputs, *args, **kwargs)
+            record(
+                layer,
+                keras.ops.convert_to_numpy(inputs),
+                keras.ops.convert_to_numpy(outputs),
+            )
+            return outputs
+
+        return run
+
+    layers = list(layers)
+    for layer in layers:
+        vars(layer)["call"] = watched(layer, layer.call)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["call"]
+
+
+def copy_with(
+    model: keras.Model, change: Callable[[str, dict[str, Any]], None]
+) -> keras.Model:
+    """Builds a model again from a changed config, with the same weights.
+
+    Args:
+        model: a functional or sequential model.
+        change: called as `change(class_name, config)` with the config of
+            each of this package's layers, to be changed in place. Weights
+            that the change brings keep their initial values.
+
+    Returns:
+        The new model; the old one is untouched.
+
+    Raises:
+        ValueError: the model cannot be rebuilt from its config.
+    """
+    serialised = keras.saving.serialize_keras_object(model)
+    if "layers" not in serialised["config"]:
+        raise ValueError(
+            "`model` must be a functional or sequential model: a subclass of "
+            "`keras.Model` does not tell what it is made of. Received: "
+            f"{type(model).__name__} {model.name!r}"
+        )
+
+    def visit(node):
+        if isinstance(node, dict):
+            name = str(node.get("registered_name", ""))
+            if name.startswith("keras_mobilevit>"):
+                change(node["class_name"], node["config"])
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, (list, tuple)):
+            for value in node:
+                visit(value)
+
+    visit(serialised["config"])
+    for key in ("compile_config", "build_config"):
+        serialised.pop(key, None)
+    copied = keras.saving.deserialize_keras_object(serialised)
+    values, places = _weights(model), _weights(copied)
+    missing = sorted(set(values) - set(places))
+    if missing or len(values) != len(model.weights):
+        raise ValueError(
+            "`model` does not come back from its config with the same "
+            "weights: give each layer that it holds a name of its own. "
+            f"Received: {model.name!r}, which misses {missing}"
+        )
+    for place, variable in values.items():
+        places[place].assign(variable)
+    return copied

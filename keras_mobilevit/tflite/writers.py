@@ -1,0 +1,103 @@
+"""From a SavedModel to the bytes of a TFLite file, by precision."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mobilevit.tflite import calibration
+from keras_mobilevit.tflite import flatbuffer
+
+#: The range that the TFLite specification gives an int8 softmax or sigmoid.
+PROBABILITIES = (0.0, 255.0 / 256.0)
+#: Beyond these a sigmoid is 0 or 1 to within a step of its int8 output.
+GATE_RANGE = (-8.0, 8.0)
+
+
+def floating(saved_model: Path, precision: str) -> bytes:
+    """Writes a file whose activations are floats, with TensorFlow's converter.
+
+    Args:
+        saved_model: the folder of the SavedModel.
+        precision: `"float32"`, `"float16"` or `"dynamic_int8"`.
+    """
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(saved_model), signature_keys=[flatbuffer.SIGNATURE]
+    )
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
+
+
+def integer(
+    saved_model: Path, pictures: np.ndarray, input_dtype: str, mixed: bool
+) -> bytes:
+    """Writes a file with int8 activations, with LiteRT's quantizer.
+
+    The quantizer takes the ranges as they are given, so what is known of a
+    range beforehand can be fixed; TensorFlow's own calibration cannot.
+
+    Args:
+        saved_model: the folder of the SavedModel.
+        pictures: float32 array of pictures to calibrate on.
+        input_dtype: `"uint8"`, `"int8"` or `"float32"`, of both ends.
+        mixed: whether attention cores and norms stay float.
+    """
+    from litert_quantizer import quantizer
+    from litert_quantizer import recipe
+
+    float_file = saved_model.with_name("float.tflite")
+    float_file.write_bytes(floating(saved_model, "float32"))
+    model = flatbuffer.read_model(float_file.read_bytes())
+    tensors = model.subgraphs[0].tensors
+    graph = flatbuffer.nodes(model)
+    ranges = calibration.activation_ranges(float_file, pictures)
+    for tensor, low, high in _known_ranges(graph, ranges, tensors):
+        known = ranges[tensors[tensor].name.decode()]
+        known["min"] = np.full_like(known["min"], low)
+        known["max"] = np.full_like(known["max"], high)
+
+    rules = recipe.static_wi8_ai8()
+    quantized = rules[0]
+    exact = {"algorithm_key": "no_quantize", "op_config": {}}
+    for index in flatbuffer.float_islands(graph) if mixed else ():
+        names = [tensors[t].name.decode() for t in graph[index].outputs]
+        # A rule's pattern is searched in the names of an op's outputs.
+        pattern = "^" + re.escape(";".join(names)) + ";$"
+        rules.append({**exact, "regex": pattern, "operation": "*"})
+    # Later rules win, and the last operation may be an island's.
+    ends = exact if input_dtype == "float32" else quantized
+    for end in ("INPUT", "OUTPUT"):
+        rules.append({**ends, "regex": "", "operation": end})
+    result = quantizer.Quantizer(str(float_file), rules).quantize(
+        ranges, enable_progress_bar=False, enable_progress_report=False
+    )
+    model = flatbuffer.read_model(bytes(result.quantized_model))
+    if input_dtype == "uint8":
+        flatbuffer.int8_ends_to_uint8(model)
+    flatbuffer.state_versions(model)
+    return flatbuffer.write_model(model)
+
+
+def _known_ranges(graph: list, ranges: dict, tensors: list) -> Any:
+    """Yields `(tensor, low, high)` where no calibration is needed."""
+    producers = {t: node for node in graph for t in node.outputs}
+    for node in graph:
+        if node.name in ("SOFTMAX", "LOGISTIC"):
+            yield node.outputs[0], *PROBABILITIES
+        if node.name == "LOGISTIC":
+            # Only a gate that a product with constants feeds has an input of
+            # its own; else the tensor is also what the gate multiplies.
+            source = producers.get(node.inputs[0])
+            if source and source.name == "MUL" and len(source.inputs) == 1:
+                measured = ranges[tensors[node.inputs[0]].name.decode()]
+                yield (
+                    node.inputs[0],
+                    max(GATE_RANGE[0], float(measured["min"].min())),
+                    min(GATE_RANGE[1], float(measured["max"].max())),
+                )

@@ -1,0 +1,476 @@
+"""What `tflite.convert` writes, and what it refuses."""
+
+import errno
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mobilevit
+from keras_mobilevit import tflite
+from keras_mobilevit.configs import MOBILEVIT
+from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite.interpreter import Runner
+from keras_mobilevit.tflite.targets import PRECISIONS
+from keras_mobilevit.tflite.targets import TARGETS
+
+INTEGER = ("int8", "int8_mixed")
+LARGEST = {"mobilevit_xxs": 1.7e6, "mobilevit_xs": 2.9e6, "mobilevit_s": 6.6e6}
+
+
+@pytest.fixture(scope="module")
+def convert(tiny_model, tiny_pictures):
+    """`tflite.convert` of the tiny model, calibrated."""
+
+    def run(path, model=tiny_model, pictures=tiny_pictures, **options):
+        return tflite.convert(model, path, calibration_data=pictures, **options)
+
+    return run
+
+
+def probabilities(path, pictures):
+    return Runner(path)(pictures)
+
+
+def noise_db(expected, found):
+    error = np.square(expected - found).sum()
+    return 10 * np.log10(np.square(expected).sum() / error)
+
+
+# What is written
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precisions(convert, precision, tiny_model, tiny_pictures, tmp_path):
+    report = convert(tmp_path / "a.tflite", precision=precision)
+    found = tflite.inspect(report.path)
+    expected = tiny_model.predict(tiny_pictures, verbose=0)
+    outputs = probabilities(report.path, tiny_pictures)
+    least = {"float32": 90, "float16": 50}.get(precision, 15)
+    assert noise_db(expected, outputs) > least
+    (signature,) = found.signatures
+    assert signature.key == "serving_default"
+    assert tuple(signature.inputs) == ("image",)
+    assert tuple(signature.outputs) == ("predictions",)
+    assert found.max_rank <= 4 and not found.dynamic_tensors
+    assert report.size == (tmp_path / "a.tflite").stat().st_size
+    assert report.ops == len(found.ops) and precision in str(report)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.tflite"]
+
+
+@pytest.mark.parametrize("precision", INTEGER)
+def test_input_types_agree(convert, precision, tiny_pictures, tmp_path):
+    outputs = {}
+    for dtype in ("uint8", "int8", "float32"):
+        path = tmp_path / f"{dtype}.tflite"
+        convert(path, precision=precision, input_dtype=dtype)
+        (image,) = tflite.inspect(path).inputs
+        (scores,) = tflite.inspect(path).outputs
+        assert (image.dtype, scores.dtype) == (dtype, dtype)
+        outputs[dtype] = probabilities(path, tiny_pictures)
+    np.testing.assert_array_equal(outputs["uint8"], outputs["int8"])
+    step = 1 / 256 if precision == "int8_mixed" else 1e-6
+    np.testing.assert_allclose(
+        outputs["uint8"], outputs["float32"], atol=1.01 * step
+    )
+
+
+@pytest.mark.parametrize("precision", INTEGER)
+def test_input_range_is_that_of_pixels(convert, precision, tmp_path):
+    """Also where the calibration pictures are all of medium grey."""
+    generator = np.random.default_rng(0)
+    grey = generator.integers(100, 150, (40, 32, 32, 3)).astype("uint8")
+    convert(tmp_path / "a.tflite", pictures=grey, precision=precision)
+    (image,) = tflite.inspect(tmp_path / "a.tflite").inputs
+    assert image.scale == pytest.approx(1.0) and image.zero_point == 0
+
+
+def test_int8_has_only_integers(convert, tmp_path):
+    report = convert(tmp_path / "a.tflite", precision="int8", target="edgetpu")
+    found = tflite.inspect(report.path)
+    assert found.float_ops == {} and report.float_ops == 0
+    assert found.min_runtime_version == (2, 5, 0)
+    kernels = [op for op in found.ops if op.per_channel is not None]
+    assert kernels and all(op.per_channel for op in kernels)
+    versions = {op.name: op.version for op in found.ops}
+    assert versions["CONV_2D"] == 3 and versions["ADD"] == 2
+
+
+def test_mixed_keeps_attention_and_norms_in_float(convert, tmp_path):
+    report = convert(tmp_path / "a.tflite", precision="int8_mixed")
+    ops = tflite.inspect(report.path).ops
+    floats = {op.name for op in ops if op.output_dtypes[0] == "float32"}
+    integers = {op.name for op in ops if op.output_dtypes[0] == "int8"}
+    assert {"BATCH_MATMUL", "SOFTMAX", "RSQRT"} <= floats - integers
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC"} <= integers - floats
+    timing = tflite.benchmark([report.path], runs=2, threads=(1,))
+    assert timing.files[0].partitions == 1
+    # XNNPACK leaves the two that turn uint8 into int8 and back.
+    assert set(timing.files[0].ops_outside) <= {"QUANTIZE"}
+
+
+def test_equal_conversions_give_equal_files(convert, tmp_path):
+    for precision in INTEGER:
+        for name in "ab":
+            convert(tmp_path / f"{precision}{name}", precision=precision)
+        first, second = (tmp_path / f"{precision}{n}" for n in "ab")
+        assert noise_free(first) == noise_free(second)
+
+
+def noise_free(path):
+    """The weights and the graph; names of temporary folders may differ."""
+    found = tflite.inspect(path)
+    return [(op.name, op.output_shapes, op.output_dtypes) for op in found.ops]
+
+
+def test_default_precision_is_the_targets(convert, tmp_path):
+    for target, row in TARGETS.items():
+        report = convert(tmp_path / f"{target}.tflite", target=target)
+        assert report.precision == row.precision
+
+
+def test_keras_file(convert, tiny_model, tiny_pictures, tmp_path):
+    tiny_model.save(tmp_path / "model.keras")
+    convert(
+        tmp_path / "a.tflite",
+        model=tmp_path / "model.keras",
+        precision="float32",
+    )
+    np.testing.assert_allclose(
+        probabilities(tmp_path / "a.tflite", tiny_pictures),
+        tiny_model.predict(tiny_pictures, verbose=0),
+        atol=1e-5,
+    )
+
+
+def test_any_size(tiny_model, tmp_path):
+    """A file of another size has the weights of the model."""
+    generator = np.random.default_rng(0)
+    for name, model in (
+        ("static", tiny_model),
+        (
+            "open",
+            keras_mobilevit.MobileViT_XXS(
+                include_top=False, weights=None, pooling="avg"
+            ),
+        ),
+    ):
+        path = tmp_path / f"{name}.tflite"
+        report = tflite.convert(
+            model, path, precision="float32", input_shape=(48, 40)
+        )
+        assert report.input_shape == (1, 48, 40, 3)
+        pictures = generator.integers(0, 256, (2, 48, 40, 3)).astype("uint8")
+        found = probabilities(path, pictures)
+        if name == "open":
+            expected = model.predict(pictures, verbose=0)
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert found.shape == (2, model.output_shape[-1])
+
+
+def test_several_outputs_are_named(tiny_model, tiny_pictures, tmp_path):
+    block, scores = (
+        tiny_model.get_layer(name).output for name in ("block1", "predictions")
+    )
+    model = keras.Model(tiny_model.input, [block, scores])
+    path = tmp_path / "a.tflite"
+    tflite.convert(model, path, precision="float32")
+    (signature,) = tflite.inspect(path).signatures
+    assert set(signature.outputs) == {"block1", "predictions"}
+    np.testing.assert_allclose(
+        Runner(path, output="predictions")(tiny_pictures),
+        tiny_model.predict(tiny_pictures, verbose=0),
+        atol=1e-5,
+    )
+
+
+def test_labels(convert, tiny_pictures, tmp_path):
+    names = [f"class {i} é" for i in range(7)]
+    path = tmp_path / "a.tflite"
+    convert(path, labels=names)
+    assert tflite.inspect(path).labels == tuple(names)
+    (found,) = tflite.predict(path, tiny_pictures[0], top=1)
+    assert found.scores[0].label == names[found.scores[0].index]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["a"] * 6, "abcdefg", ["a"] * 6 + ["b\nc"], ["a"] * 6 + [""], [1] * 7],
+)
+def test_bad_labels(convert, labels, tmp_path):
+    with pytest.raises(ValueError, match="`labels`.*Received"):
+        convert(tmp_path / "a.tflite", labels=labels)
+
+
+def test_label_archives_are_bounded(tmp_path):
+    path = tmp_path / "bomb"
+    path.write_bytes(metadata.append_labels(b"x" * 64, ["a" * (2 << 20)]))
+    with pytest.raises(ValueError, match="label"):
+        metadata.read_labels(path)
+
+
+# What feeds the calibration
+
+
+def test_kinds_of_calibration_data(convert, tiny_pictures, tmp_path):
+    import tensorflow as tf
+
+    labelled = tf.data.Dataset.from_tensor_slices(
+        (tiny_pictures, np.zeros(len(tiny_pictures)))
+    )
+    kinds = {
+        "array": tiny_pictures,
+        "dataset": labelled.batch(7),
+        "singles": list(tiny_pictures),
+        "generator": (picture[np.newaxis] for picture in tiny_pictures),
+    }
+    found = []
+    for name, pictures in kinds.items():
+        path = tmp_path / name
+        convert(path, pictures=pictures, precision="int8")
+        found.append(probabilities(path, tiny_pictures))
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (None, "calibration_data.*None"),
+        ([], "must hold pictures"),
+        ("flowers", "Received: str"),
+        (3, "Received: int"),
+        (np.zeros((40, 16, 32, 3)), r"\(32, 32, 3\).*\(16, 32, 3\)"),
+        (np.full((40, 32, 32, 3), np.nan), "finite"),
+        (np.full((40, 32, 32, 3), np.inf), "finite"),
+    ],
+    ids=["none", "empty", "text", "number", "shape", "nan", "infinity"],
+)
+def test_bad_calibration_data(convert, pictures, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "a", pictures=pictures, precision="int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_warnings(convert, tiny_pictures, tmp_path):
+    with pytest.warns(UserWarning, match="`calibration_data` lie in"):
+        convert(tmp_path / "a", pictures=tiny_pictures / 255.0)
+    with pytest.warns(UserWarning, match="holds only 4 pictures"):
+        convert(tmp_path / "b", pictures=tiny_pictures[:4])
+
+
+def test_a_model_that_computes_nan(tiny_model, convert, tmp_path):
+    model = keras.models.clone_model(tiny_model)
+    model.set_weights(tiny_model.get_weights())
+    kernel = model.get_layer("block1").expand.kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    for equalize in (True, False):
+        with pytest.raises(ValueError, match="NaN or infinity.*expand"):
+            convert(tmp_path / "a", model=model, equalize=equalize)
+    assert not list(tmp_path.iterdir())
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "npu"}, "`target` must be one of.*'npu'"),
+        ({"precision": "int4"}, "`precision` must be one of.*'int4'"),
+        ({"precision": "float32", "target": "edgetpu"}, "edgetpu.*'int8'"),
+        ({"input_dtype": "int16"}, "`input_dtype` must be one of"),
+        (
+            {"precision": "float32", "input_dtype": "uint8"},
+            "`input_dtype` must be one of.*'float32'",
+        ),
+        ({"input_shape": (32,)}, "`input_shape` must be"),
+        ({"input_shape": (32, 0)}, "`input_shape` must be"),
+    ],
+)
+def test_bad_arguments(convert, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "a.tflite", **options)
+
+
+def test_bad_models(convert, tmp_path):
+    with pytest.raises(ValueError, match="`model` must be.*Received: int"):
+        convert(tmp_path / "a", model=3)
+    with pytest.raises(FileNotFoundError, match="none.keras"):
+        convert(tmp_path / "a", model=tmp_path / "none.keras")
+    (tmp_path / "junk.keras").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="junk.keras"):
+        convert(tmp_path / "a", model=tmp_path / "junk.keras")
+    vector = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="one input"):
+        convert(tmp_path / "a", model=vector)
+    anywhere = keras_mobilevit.MobileViT_XXS(include_top=False, weights=None)
+    with pytest.raises(ValueError, match="pass `input_shape"):
+        convert(tmp_path / "a", model=anywhere)
+
+
+def test_broken_promise_leaves_no_file(tmp_path):
+    """A tensor of five axes is more than a delegate takes."""
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Reshape((4, 8, 4, 24))(image)
+    x = keras.layers.Permute((1, 3, 2, 4))(x)
+    model = keras.Model(image, keras.layers.Flatten()(x))
+    with pytest.raises(tflite.ConversionError, match="axes"):
+        tflite.convert(model, tmp_path / "a", precision="float32")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten_or_half_written(convert, tmp_path, monkeypatch):
+    path = tmp_path / "a.tflite"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="overwrite"):
+        convert(path, precision="float32")
+
+    def full(self, data):
+        with open(self, "wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            convert(path, precision="float16", overwrite=True)
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+    convert(path, precision="float32", overwrite=True)
+    assert tflite.inspect(path).ops
+
+
+def test_output_path(convert, tmp_path):
+    with pytest.raises(FileNotFoundError, match="folder"):
+        convert(tmp_path / "none" / "a.tflite")
+    with pytest.raises(IsADirectoryError, match="not a folder"):
+        convert(tmp_path)
+
+
+def test_another_backend_is_told_what_to_do(tmp_path):
+    pytest.importorskip("jax", reason="the extra `jax` is not installed")
+    code = (
+        "import keras; from keras_mobilevit import tflite;"
+        "i = keras.Input((32, 32, 3)); m = keras.Model(i, i * 2);"
+        f"tflite.convert(m, r'{tmp_path / 'a'}', precision='float32')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**__import__("os").environ, "KERAS_BACKEND": "jax"},
+    )
+    assert run.returncode and "KERAS_BACKEND=tensorflow" in run.stderr
+
+
+# The graph
+
+
+def test_islands_are_bounded():
+    nodes = [
+        flatbuffer.Node("CONV_2D", (0,), (1,)),
+        flatbuffer.Node("MEAN", (1,), (2,)),
+        flatbuffer.Node("RSQRT", (2,), (3,)),
+        flatbuffer.Node("MUL", (1, 3), (4,)),
+        flatbuffer.Node("CONV_2D", (4,), (5,)),
+        flatbuffer.Node("LOGISTIC", (5,), (6,)),
+        flatbuffer.Node("MUL", (5, 6), (7,)),
+        flatbuffer.Node("ADD", (7, 5), (8,)),
+        flatbuffer.Node("MEAN", (8,), (9,)),
+        flatbuffer.Node("FULLY_CONNECTED", (9,), (10,)),
+        flatbuffer.Node("SOFTMAX", (10,), (11,)),
+    ]
+    assert flatbuffer.float_islands(nodes) == {1, 2, 3, 10}
+    assert flatbuffer.float_islands([]) == set()
+
+
+def test_weights_are_aligned(convert, tmp_path):
+    """Kernels on Arm read constants in blocks of 16 bytes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    convert(tmp_path / "a.tflite", precision="int8_mixed")
+    data = (tmp_path / "a.tflite").read_bytes()
+    model = schema.Model.GetRootAs(data, 0)
+    starts = []
+    for i in range(model.BuffersLength()):
+        buffer = model.Buffers(i)
+        if buffer.DataLength():
+            field = buffer._tab.Offset(4)
+            starts.append(buffer._tab.Vector(field))
+    assert starts and all(start % 16 == 0 for start in starts)
+
+
+# The real networks
+
+
+@pytest.fixture(scope="module", params=MOBILEVIT)
+def full_size(request, tmp_path_factory):
+    """A network at 256x256 with random parameters, and its files."""
+    builder = {
+        name.lower(): getattr(keras_mobilevit, name)
+        for name in ("MobileViT_XXS", "MobileViT_XS", "MobileViT_S")
+    }[request.param]
+    model = builder(weights=None, classifier_activation=None)
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        if variable.name in ("gamma", "moving_variance"):
+            variable.assign(generator.uniform(0.5, 1.5, variable.shape))
+        elif variable.name in ("beta", "bias", "moving_mean"):
+            variable.assign(generator.normal(0, 0.1, variable.shape))
+    pictures = generator.integers(0, 256, (4, 256, 256, 3)).astype("uint8")
+    folder = tmp_path_factory.mktemp(request.param)
+    reports = {}
+    for precision in ("float32", "int8", "int8_mixed"):
+        with pytest.warns() if precision != "float32" else _nothing():
+            reports[precision] = tflite.convert(
+                model,
+                folder / precision,
+                precision=precision,
+                calibration_data=pictures,
+            )
+    return request.param, model, pictures, reports
+
+
+def _nothing():
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def test_full_size_files(full_size):
+    variant, model, pictures, reports = full_size
+    int8 = tflite.inspect(reports["int8"].path)
+    assert int8.float_ops == {}
+    assert not int8.dynamic_tensors and int8.max_rank <= 4
+    assert int8.min_runtime_version <= (2, 5, 0)
+    assert int8.size <= LARGEST[variant]
+    kernels = [op for op in int8.ops if op.per_channel is not None]
+    assert all(op.per_channel for op in kernels)
+    expected = model.predict(pictures, verbose=0)
+    found = probabilities(reports["float32"].path, pictures)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    mixed = probabilities(reports["int8_mixed"].path, pictures)
+    assert noise_db(expected, mixed) > 15
+
+
+def test_odd_maps(tmp_path):
+    """224 pixels: the last map has 7x7 pixels and is resized."""
+    model = keras_mobilevit.MobileViT_XXS(
+        weights=None, input_shape=(224, 224, 3)
+    )
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3))
+    for precision in INTEGER:
+        with pytest.warns(UserWarning, match="holds only"):
+            report = tflite.convert(
+                model,
+                tmp_path / precision,
+                precision=precision,
+                calibration_data=pictures,
+            )
+        names = tflite.inspect(report.path).op_counts
+        assert names["RESIZE_BILINEAR"] == 2
