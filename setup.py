@@ -32,7 +32,7 @@ setup(
         # tensorflow-datasets needs these two and does not declare them.
         "importlib_resources",
         "pillow>=10",
-        "absl-py>=2",
+        "absl-py>=1.2",
         "numpy>=1.26",
         "ai-edge-litert>=2.1",
         "litert-quantizer>=0.11",
