@@ -117,8 +117,7 @@ def test_factors_fill_the_range_and_do_not_widen_it(uneven_model, pictures):
             model(pictures, training=False)
     (old, new) = seen["block1/expand/act"]
     for before, after in zip(old, new):
-        assert after.max() <= before.max() * 1.0001
-        assert after.min() >= before.min() * 1.0001
+        assert np.abs(after).max() <= np.abs(before).max() * 1.0001
         sizes = [np.abs(a).max((0, 1, 2)) for a in (before, after)]
         assert np.median(sizes[1]) > 2 * np.median(sizes[0])
 
@@ -201,7 +200,7 @@ def test_nan_is_named(tiny_model, pictures):
     model.set_weights(tiny_model.get_weights())
     kernel = model.get_layer("block1").expand.kernel
     kernel.assign(np.full(kernel.shape, np.nan))
-    with pytest.raises(ValueError, match="block1/expand/act.*NaN"):
+    with pytest.raises(ValueError, match="NaN.*block1/expand/act"):
         quantization.equalize(model, pictures)
 
 

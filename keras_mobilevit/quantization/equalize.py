@@ -32,8 +32,10 @@ MAX_FACTOR = 1000.0
 BATCH = 16
 #: Rows of each tensor that the errors are measured on.
 ROWS = 2048
-#: How far to go towards full equalisation; 0 leaves a site as it is.
-STRENGTHS = (0.0, 0.5, 1.0)
+#: How far to go towards full equalisation.
+STRENGTHS = (0.5, 1.0)
+#: How symmetric a gate's tensors may become.
+BALANCES = (0.0, 0.1, 0.3, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,13 +190,11 @@ def _observe(model, pictures):
     seen = {}
     rng = np.random.default_rng(0)
     batches = -(-len(pictures) // BATCH)
+    faults = []
 
     def record(layer, inputs, outputs):
         if not np.isfinite(outputs).all():
-            raise ValueError(
-                f"The layer {layer.path!r} computes NaN or infinity on the "
-                "calibration pictures. Check its weights and the pictures."
-            )
+            faults.append(layer.path)
         for name, values in (("inputs", inputs), ("outputs", outputs)):
             key = (id(layer), name)
             seen.setdefault(key, _Seen()).add(values, batches, rng)
@@ -202,13 +202,28 @@ def _observe(model, pictures):
     with graph.watching(layers, record):
         for start in range(0, len(pictures), BATCH):
             model(pictures[start : start + BATCH], training=False)
+            if faults:
+                raise ValueError(
+                    "The model computes NaN or infinity on the calibration "
+                    f"pictures, first seen in the layer {faults[0]!r}. Check "
+                    "its weights and the pictures."
+                )
     return seen
 
 
-def _factors(tensors: list[_Seen], mirror: bool) -> np.ndarray:
-    """Returns the largest factors that widen the range of no tensor.
+def _factors(
+    tensors: list[_Seen], mirror: bool, balance: float = 0.0
+) -> np.ndarray:
+    """Returns the largest factors that keep every channel in the range.
 
-    With `mirror` a factor may be negative, where that gives more room.
+    Args:
+        tensors: all that the factors multiply.
+        mirror: whether a factor may be negative, where that gives more room.
+        balance: the share of a tensor's wider side that its narrower side is
+            taken to have at least. A SiLU's output reaches far up and hardly
+            below zero: at 0 the range stays as it is, and a channel that
+            reaches its lowest value has no room; at 1 the range becomes
+            symmetric and every channel can fill it.
     """
     tiny = 1e-12
     upright = np.full(tensors[0].low.shape, MAX_FACTOR)
@@ -216,7 +231,9 @@ def _factors(tensors: list[_Seen], mirror: bool) -> np.ndarray:
     for tensor in tensors:
         below = np.maximum(-tensor.low, tiny)
         above = np.maximum(tensor.high, tiny)
-        room_below, room_above = below.max(), above.max()
+        widest = balance * max(below.max(), above.max())
+        room_below = max(below.max(), widest)
+        room_above = max(above.max(), widest)
         upright = np.minimum(upright, room_below / below)
         upright = np.minimum(upright, room_above / above)
         mirrored = np.minimum(mirrored, room_below / above)
@@ -255,7 +272,8 @@ def _gate(block, seen):
         return signal_to_noise(exact / size, rounded / size)
 
     ones = np.ones(x.shape[-1])
-    factors = _factors(tensors, mirror=True)
+    trials = [_factors(tensors, True, balance) for balance in BALANCES]
+    factors = max(trials, key=noise)
     before, after = noise(ones), noise(factors)
     if after <= before:
         return _site(act, "gate", 0.0, ones, before, before)
@@ -278,7 +296,7 @@ def _feed_forward(block, seen):
         return signal_to_noise(exact, _rounded_silu(x, factors) @ weights)
 
     strength, factors, before, after = _best(
-        _factors(tensors, mirror=False), noise
+        [_factors(tensors, False, balance) for balance in BALANCES], noise
     )
     if strength:
         _scale_outputs(block.ffn_expand, factors)
@@ -316,7 +334,7 @@ def _query_key(layer, seen):
         return signal_to_noise(exact, scores)
 
     strength, factors, before, after = _best(
-        np.sqrt(key.size / query.size), noise
+        [np.sqrt(key.size / query.size)], noise
     )
     _scale_outputs(layer.query, factors)
     _scale_outputs(layer.key, 1.0 / factors)
@@ -335,7 +353,7 @@ def _value_project(layer, seen):
         return signal_to_noise(exact, round_activations(x * factors) @ weights)
 
     strength, factors, before, after = _best(
-        value.size.max() / value.size, noise
+        [value.size.max() / value.size], noise
     )
     _scale_outputs(layer.value, factors)
     _scale_inputs(layer.project, 1.0 / factors)
@@ -370,12 +388,17 @@ def _absorb_norm(norm, readers, seen):
     return _site(norm, "norm", 1.0, gamma, before, after, added_ops=-2)
 
 
-def _best(full, noise):
+def _best(candidates, noise):
     """Tries how far to go: `(strength, factors, dB before, dB after)`."""
-    full = np.clip(full, 1.0 / MAX_FACTOR, MAX_FACTOR)
-    trials = {strength: noise(full**strength) for strength in STRENGTHS}
-    best = max(trials, key=trials.get)
-    return best, full**best, trials[0.0], trials[best]
+    before = after = noise(np.ones_like(candidates[0]))
+    best, strength = np.ones_like(candidates[0]), 0.0
+    for full in candidates:
+        full = np.clip(full, 1.0 / MAX_FACTOR, MAX_FACTOR)
+        for trial in STRENGTHS:
+            result = noise(full**trial)
+            if result > after:
+                best, strength, after = full**trial, trial, result
+    return strength, best, before, after
 
 
 def _site(layer, kind, strength, factors, before, after, added_ops=0):
@@ -408,4 +431,4 @@ def _scale_inputs(conv: keras.layers.Layer, factors: np.ndarray) -> None:
 
 
 def _numpy(variable):
-    return keras.ops.convert_to_numpy(variable)
+    return variable.numpy()

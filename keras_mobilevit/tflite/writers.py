@@ -1,6 +1,7 @@
 """From a SavedModel to the bytes of a TFLite file, by precision."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,12 @@ def integer(
     ends = exact if input_dtype == "float32" else quantized
     for end in ("INPUT", "OUTPUT"):
         rules.append({**ends, "regex": "", "operation": end})
-    result = quantizer.Quantizer(str(float_file), rules).quantize(
-        ranges, enable_progress_bar=False, enable_progress_report=False
-    )
+    with warnings.catch_warnings():
+        # Of the memory that its own interpreter takes.
+        warnings.simplefilter("ignore", UserWarning)
+        result = quantizer.Quantizer(str(float_file), rules).quantize(
+            ranges, enable_progress_bar=False, enable_progress_report=False
+        )
     model = flatbuffer.read_model(bytes(result.quantized_model))
     if input_dtype == "uint8":
         flatbuffer.int8_ends_to_uint8(model)
