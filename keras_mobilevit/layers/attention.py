@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mobilevit.layers.base import PACKAGE
+from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.layers.base import QuantizableLayer
 from keras_mobilevit.layers.base import at_least_float32
 from keras_mobilevit.layers.base import known_channels
@@ -68,9 +69,8 @@ class MultiHeadSelfAttention(QuantizableLayer):
         )
         self.scaled_query = self.rounding("activation", "scaled_query")
         self.scores = self.rounding("activation", "scores")
-        # A softmax's int8 range is fixed by the TFLite specification.
         self.weighting = self.rounding(
-            "activation", "weighting", bounds=(0.0, 255.0 / 256.0)
+            "activation", "weighting", bounds=PROBABILITIES
         )
         self.context = self.rounding("activation", "context")
 

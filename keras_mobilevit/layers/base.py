@@ -6,6 +6,10 @@ import keras
 from keras import ops
 
 PACKAGE = "keras_mobilevit"
+#: The range that the TFLite specification gives an int8 softmax or sigmoid.
+PROBABILITIES = (0.0, 255.0 / 256.0)
+#: Beyond these a sigmoid is 0 or 1 to within a step of its int8 output.
+GATE_RANGE = (-8.0, 8.0)
 
 
 class Exact:
@@ -51,7 +55,8 @@ class QuantizableLayer(keras.layers.Layer):
             kind: `"activation"` or `"kernel"`.
             name: the name of the rounding layer.
             **options: `bounds=(low, high)` of an activation whose range is
-                known; `axis` of a kernel's output channels.
+                known, `floor` of one that must not fall below; `axis` of a
+                kernel's output channels, `None` for one range.
         """
         if self.quantization is None:
             return EXACT

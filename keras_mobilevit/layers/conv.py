@@ -5,7 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mobilevit.layers.base import EXACT
+from keras_mobilevit.layers.base import GATE_RANGE
 from keras_mobilevit.layers.base import PACKAGE
+from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.layers.base import QuantizableLayer
 from keras_mobilevit.layers.base import known_channels
 from keras_mobilevit.layers.base import positive_integer
@@ -32,11 +35,15 @@ class SiLU(QuantizableLayer):
     ):
         super().__init__(quantization=quantization, **kwargs)
         self.equalized = equalized
-        self.gate_inputs = self.rounding("activation", "gate_inputs")
-        # A sigmoid's int8 range is fixed by the TFLite specification.
-        self.gate = self.rounding(
-            "activation", "gate", bounds=(0.0, 255.0 / 256.0)
-        )
+        self.rounded_gate_scale = self.gate_inputs = EXACT
+        if equalized:
+            self.rounded_gate_scale = self.rounding(
+                "kernel", "rounded_gate_scale", axis=None
+            )
+            self.gate_inputs = self.rounding(
+                "activation", "gate_inputs", bounds=GATE_RANGE
+            )
+        self.gate = self.rounding("activation", "gate", bounds=PROBABILITIES)
         self.outputs = self.rounding("activation", "outputs")
 
     def build(self, input_shape):
@@ -47,6 +54,7 @@ class SiLU(QuantizableLayer):
                 initializer="ones",
                 trainable=False,
             )
+            self.rounded_gate_scale.build(input_shape[-1:])
             self.gate_inputs.build(input_shape)
         self.gate.build(input_shape)
         self.outputs.build(input_shape)
@@ -57,7 +65,8 @@ class SiLU(QuantizableLayer):
             return ops.silu(inputs)
         x = inputs
         if self.equalized:
-            x = self.gate_inputs(x * ops.cast(self.gate_scale, x.dtype))
+            scale = ops.cast(self.gate_scale, x.dtype)
+            x = self.gate_inputs(x * self.rounded_gate_scale(scale))
         return self.outputs(inputs * self.gate(ops.sigmoid(x)))
 
     def compute_output_shape(self, input_shape):
@@ -128,7 +137,8 @@ class _BaseConvNormAct(QuantizableLayer):
                 epsilon=1e-5,
                 name="norm",
                 dtype=self.dtype_policy,
-                trainable=self.trainable,
+                trainable=self.trainable
+                and not getattr(self.quantization, "freeze_batch_norm", False),
             )
             if use_norm
             else None

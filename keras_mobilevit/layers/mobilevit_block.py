@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mobilevit.layers.attention import TransformerBlock
+from keras_mobilevit.layers.base import EXACT
 from keras_mobilevit.layers.base import PACKAGE
 from keras_mobilevit.layers.base import QuantizableLayer
 from keras_mobilevit.layers.base import known_channels
@@ -151,13 +152,14 @@ class MobileViTBlock(QuantizableLayer):
             ConvNormAct(channels, size, name=name, **self.inherited())
             for name, size in (("local_conv", 3), ("project", 1), ("fusion", 3))
         )
+        self.project.act.outputs = EXACT  # the concatenation rounds it
         self.local_conv.build(input_shape)
         self.local_project.build(input_shape)
         token_shape = (batch, self.patch_size**2, None, self.transformer_dim)
         for layer in (*self.transformer, self.norm):
             layer.build(token_shape)
         self.project.build((batch, height, width, self.transformer_dim))
-        self.concatenated.build((batch, height, width, 2 * channels))
+        self.concatenated.build()
         self.fusion.build((batch, height, width, 2 * channels))
         self.built = True
 
@@ -174,7 +176,8 @@ class MobileViTBlock(QuantizableLayer):
         x = fold(self.norm(x), p, even_height, even_width)
         x = resize_bilinear(x, height, width)
         x = self.project(x, training=training)
-        x = self.concatenated(ops.concatenate([inputs, x], axis=-1))
+        # One range for both: a concatenation cannot change one.
+        x = ops.concatenate(self.concatenated([inputs, x]), axis=-1)
         return self.fusion(x, training=training)
 
     def compute_output_shape(self, input_shape):

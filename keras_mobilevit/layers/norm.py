@@ -54,7 +54,11 @@ class LayerNorm(QuantizableLayer):
             )
         self.epsilon = epsilon
         for step in self._STEPS:
-            setattr(self, step, self.rounding("activation", step))
+            # In 8 bits a small variance may become zero, and its root that.
+            floor = {"floor": epsilon} if step == "shifted_variance" else {}
+            setattr(self, step, self.rounding("activation", step, **floor))
+        self.rounded_gamma = self.rounding("kernel", "rounded_gamma", axis=None)
+        self.rounded_beta = self.rounding("kernel", "rounded_beta", axis=None)
 
     def build(self, input_shape):
         shape = (known_channels(input_shape, "LayerNorm", rank=None),)
@@ -66,6 +70,8 @@ class LayerNorm(QuantizableLayer):
         )
         for step in self._STEPS:
             getattr(self, step).build(input_shape)
+        self.rounded_gamma.build(shape)
+        self.rounded_beta.build(shape)
         self.built = True
 
     def call(self, inputs):
@@ -76,8 +82,8 @@ class LayerNorm(QuantizableLayer):
         variance = self.variance(ops.mean(variance, axis=-1, keepdims=True))
         variance = self.shifted_variance(variance + self.epsilon)
         x = self.normalized(x * self.inverse_deviation(ops.rsqrt(variance)))
-        x = self.scaled(x * ops.cast(self.gamma, x.dtype))
-        x = self.outputs(x + ops.cast(self.beta, x.dtype))
+        x = self.scaled(x * self.rounded_gamma(ops.cast(self.gamma, x.dtype)))
+        x = self.outputs(x + self.rounded_beta(ops.cast(self.beta, x.dtype)))
         return ops.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

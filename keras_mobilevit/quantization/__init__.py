@@ -1,6 +1,25 @@
 """Int8 arithmetic that keeps a model's accuracy."""
 
+from keras_mobilevit.quantization.calibration import calibration_pictures
+from keras_mobilevit.quantization.calibration import model_pictures
+from keras_mobilevit.quantization.calibration import takes_pixels
+from keras_mobilevit.quantization.calibration import warn_of_scaled_pictures
 from keras_mobilevit.quantization.equalize import Equalization
 from keras_mobilevit.quantization.equalize import equalize
+from keras_mobilevit.quantization.quantize import bake
+from keras_mobilevit.quantization.quantize import is_quantized
+from keras_mobilevit.quantization.quantize import quantize_model
+from keras_mobilevit.quantization.quantize import strip
 
-__all__ = ["Equalization", "equalize"]
+__all__ = [
+    "Equalization",
+    "bake",
+    "calibration_pictures",
+    "equalize",
+    "is_quantized",
+    "model_pictures",
+    "quantize_model",
+    "strip",
+    "takes_pixels",
+    "warn_of_scaled_pictures",
+]

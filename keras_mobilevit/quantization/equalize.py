@@ -22,8 +22,9 @@ from keras_mobilevit.layers import LayerNorm
 from keras_mobilevit.layers import MobileViTBlock
 from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.layers import TransformerBlock
+from keras_mobilevit.layers.base import GATE_RANGE
+from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.quantization import graph
-from keras_mobilevit.quantization.rounding import GATE_RANGE
 from keras_mobilevit.quantization.rounding import round_activations
 from keras_mobilevit.quantization.rounding import round_kernel
 from keras_mobilevit.quantization.rounding import signal_to_noise
@@ -121,9 +122,10 @@ def equalize(
     """
     holders = ("InvertedResidual", "TransformerBlock", "MobileViTBlock")
 
-    def flag(class_name, config):
-        if class_name in holders:
-            config["equalized"] = True
+    def flag(config):
+        for node in graph.own_layers(config):
+            if node["class_name"] in holders:
+                node["config"]["equalized"] = True
 
     model = graph.copy_with(model, flag)
     seen = _observe(model, pictures)
@@ -249,7 +251,7 @@ def _rounded_silu(x, factors):
     scaled = gate = round_activations(x * factors)
     if not np.all(factors == 1.0):
         gate = round_activations(np.clip(scaled / factors, *GATE_RANGE))
-    gate = round_activations(_sigmoid(gate), (0.0, 255.0 / 256.0))
+    gate = round_activations(_sigmoid(gate), PROBABILITIES)
     return round_activations(scaled * gate)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilevit.layers.base import PACKAGE
+
 
 def walk(
     layer: keras.layers.Layer,
@@ -87,16 +89,36 @@ def watching(
             del vars(layer)["call"]
 
 
+def own_layers(config: Any) -> Iterator[dict[str, Any]]:
+    """Yields the nodes of this package's layers in a model's config.
+
+    Args:
+        config: a serialised model, or any part of it. A node is a dictionary
+            with `class_name`, `registered_name` and `config`.
+    """
+    if isinstance(config, dict):
+        name = str(config.get("registered_name", ""))
+        if name.startswith(f"{PACKAGE}>"):
+            yield config
+        config = config.values()
+    elif not isinstance(config, (list, tuple)):
+        return
+    for value in config:
+        yield from own_layers(value)
+
+
 def copy_with(
-    model: keras.Model, change: Callable[[str, dict[str, Any]], None]
+    model: keras.Model,
+    edit: Callable[[dict[str, Any]], None],
+    forgotten: Iterable[str] = (),
 ) -> keras.Model:
-    """Builds a model again from a changed config, with the same weights.
+    """Builds a model again from an edited config, with the same weights.
 
     Args:
         model: a functional or sequential model.
-        change: called as `change(class_name, config)` with the config of
-            each of this package's layers, to be changed in place. Weights
-            that the change brings keep their initial values.
+        edit: called with the config of the model, to be changed in place.
+            Weights that the change brings keep their initial values.
+        forgotten: the names of weights that the copy need not have.
 
     Returns:
         The new model; the old one is untouched.
@@ -111,30 +133,22 @@ def copy_with(
             "`keras.Model` does not tell what it is made of. Received: "
             f"{type(model).__name__} {model.name!r}"
         )
-
-    def visit(node):
-        if isinstance(node, dict):
-            name = str(node.get("registered_name", ""))
-            if name.startswith("keras_mobilevit>"):
-                change(node["class_name"], node["config"])
-            for value in node.values():
-                visit(value)
-        elif isinstance(node, (list, tuple)):
-            for value in node:
-                visit(value)
-
-    visit(serialised["config"])
+    edit(serialised["config"])
     for key in ("compile_config", "build_config"):
         serialised.pop(key, None)
     copied = keras.saving.deserialize_keras_object(serialised)
     values, places = _weights(model), _weights(copied)
-    missing = sorted(set(values) - set(places))
+    missing = sorted(
+        place
+        for place in set(values) - set(places)
+        if place.rsplit("/", 1)[-1] not in forgotten
+    )
     if missing or len(values) != len(model.weights):
         raise ValueError(
             "`model` does not come back from its config with the same "
             "weights: give each layer that it holds a name of its own. "
             f"Received: {model.name!r}, which misses {missing}"
         )
-    for place, variable in values.items():
-        places[place].assign(variable)
+    for place in set(values) & set(places):
+        places[place].assign(values[place])
     return copied

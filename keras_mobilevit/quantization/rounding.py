@@ -2,9 +2,6 @@
 
 import numpy as np
 
-#: Beyond these a sigmoid is 0 or 1 to within a step of its int8 output.
-GATE_RANGE = (-8.0, 8.0)
-
 
 def round_activations(
     x: np.ndarray, bounds: tuple[float, float] | None = None

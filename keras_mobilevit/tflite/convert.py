@@ -13,7 +13,6 @@ import keras
 from keras_mobilevit import files
 from keras_mobilevit import quantization
 from keras_mobilevit import reports
-from keras_mobilevit.tflite import calibration
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
 from keras_mobilevit.tflite import writers
@@ -99,7 +98,8 @@ def convert(
 
     Args:
         model: a Keras model with one picture as input, or the path of a
-            `.keras` file.
+            `.keras` file. One of `quantization.quantize_model` brings its
+            ranges with it.
         path: the `.tflite` file to write.
         target: `"cpu"`, `"gpu"` or `"edgetpu"`.
         precision: `None` for the target's best, or
@@ -110,8 +110,8 @@ def convert(
             - `"int8"`: every operation in integers.
             - `"int8_mixed"`: convolutions and SiLU in int8, attention cores
               and normalizations in float: the fastest on a CPU.
-        calibration_data: for `"int8"` and `"int8_mixed"`: some hundred
-            typical pictures as the model takes them; an array `(n, height,
+        calibration_data: for `"int8"` and `"int8_mixed"` of a float model: some
+            hundred typical pictures as the model takes them; an array `(n, height,
             width, channels)`, or a `tf.data.Dataset` or another iterable of
             batches, with or without labels.
         equalize: whether integer precisions start from the equalised model
@@ -149,15 +149,17 @@ def convert(
             )
         labels = metadata.check_labels(labels, model.outputs[0].shape[-1])
     pictures = None
-    if precision in INTEGER:
-        pictures = calibration.calibration_pictures(calibration_data, shape)
-        pixels = takes_pixels(model)
-        calibration.warn_of_scaled_pictures(
-            pictures, "calibration_data", pixels
-        )
-        pictures = calibration.with_full_range(
-            pictures, 255.0 if pixels else 1.0
-        )
+    if quantization.is_quantized(model):
+        if precision not in INTEGER:
+            raise ValueError(
+                "A quantization-aware `model` is written with `precision` "
+                f"{' or '.join(map(repr, INTEGER))}; for another pass "
+                "`quantization.strip(model)`. Received: "
+                f"precision={precision!r}"
+            )
+        model = quantization.bake(model)
+    elif precision in INTEGER:
+        pictures = quantization.model_pictures(model, calibration_data)
         if equalize:
             model, _ = quantization.equalize(model, pictures)
 
@@ -188,16 +190,6 @@ def convert(
         max_rank=inspection.max_rank,
         min_runtime=inspection.min_runtime,
         seconds=round(time.perf_counter() - started, 1),
-    )
-
-
-def takes_pixels(model: keras.Model) -> bool:
-    """Whether the model scales pixels of [0, 255] itself."""
-    return any(
-        takes_pixels(layer)
-        if isinstance(layer, keras.Model)
-        else isinstance(layer, keras.layers.Rescaling) and layer.scale < 0.1
-        for layer in model.layers
     )
 
 

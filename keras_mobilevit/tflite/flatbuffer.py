@@ -133,6 +133,43 @@ def float_islands(graph: list[Node]) -> set[int]:
     return island
 
 
+def is_float(tensor: Any) -> bool:
+    """Whether a tensor of an object tree holds float32."""
+    return tensor.type == _schema().TensorType.FLOAT32
+
+
+def lift_ranges(model: Any) -> dict[int, tuple[float, float]]:
+    """Removes each `QUANTIZE` and `DEQUANTIZE` of float tensors, in place.
+
+    Returns:
+        For the tensors that were rounded, the range of their 8-bit grid. A
+        tensor that was rounded twice keeps the first.
+    """
+    graph = model.subgraphs[0]
+    kinds = _schema().TensorType
+    lowest = {kinds.UINT8: 0, kinds.INT8: -128}
+    alias, lifted, kept = {}, {}, []
+    for op, node in zip(graph.operators, nodes(model)):
+        op.inputs = [alias.get(int(t), int(t)) for t in op.inputs]
+        if node.name not in ("QUANTIZE", "DEQUANTIZE"):
+            kept.append(op)
+            continue
+        source, (result,) = op.inputs[0], op.outputs
+        alias[int(result)] = source
+        grid = graph.tensors[result]
+        if node.name == "QUANTIZE" and source not in lifted:
+            scale = float(grid.quantization.scale[0])
+            first = lowest[grid.type] - int(grid.quantization.zeroPoint[0])
+            lifted[source] = (first * scale, (first + 255) * scale)
+    graph.operators = kept
+    graph.outputs = [alias.get(int(t), int(t)) for t in graph.outputs]
+    for signature in model.signatureDefs or []:
+        for named in signature.outputs:
+            index = int(named.tensorIndex)
+            named.tensorIndex = alias.get(index, index)
+    return lifted
+
+
 def int8_ends_to_uint8(model: Any) -> None:
     """Turns the int8 inputs and outputs of a model into uint8 ones, in place.
 

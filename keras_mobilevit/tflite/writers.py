@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilevit.tflite import calibration
+from keras_mobilevit.layers.base import GATE_RANGE
+from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.tflite import flatbuffer
-
-#: The range that the TFLite specification gives an int8 softmax or sigmoid.
-PROBABILITIES = (0.0, 255.0 / 256.0)
-#: Beyond these a sigmoid is 0 or 1 to within a step of its int8 output.
-GATE_RANGE = (-8.0, 8.0)
+from keras_mobilevit.tflite import ranges
 
 
 def floating(saved_model: Path, precision: str) -> bytes:
@@ -36,7 +33,10 @@ def floating(saved_model: Path, precision: str) -> bytes:
 
 
 def integer(
-    saved_model: Path, pictures: np.ndarray, input_dtype: str, mixed: bool
+    saved_model: Path,
+    pictures: np.ndarray | None,
+    input_dtype: str,
+    mixed: bool,
 ) -> bytes:
     """Writes a file with int8 activations, with LiteRT's quantizer.
 
@@ -45,7 +45,8 @@ def integer(
 
     Args:
         saved_model: the folder of the SavedModel.
-        pictures: float32 array of pictures to calibrate on.
+        pictures: float32 array of pictures to calibrate on; not needed for a
+            quantization-aware model, which brings its ranges.
         input_dtype: `"uint8"`, `"int8"` or `"float32"`, of both ends.
         mixed: whether attention cores and norms stay float.
     """
@@ -53,15 +54,20 @@ def integer(
     from litert_quantizer import recipe
 
     float_file = saved_model.with_name("float.tflite")
-    float_file.write_bytes(floating(saved_model, "float32"))
-    model = flatbuffer.read_model(float_file.read_bytes())
+    data = floating(saved_model, "float32")
+    model = flatbuffer.read_model(data)
+    known = ranges.trained_ranges(model)
+    if known is None:
+        float_file.write_bytes(data)
+        known = ranges.activation_ranges(float_file, pictures)
+    else:
+        float_file.write_bytes(flatbuffer.write_model(model))
     tensors = model.subgraphs[0].tensors
     graph = flatbuffer.nodes(model)
-    ranges = calibration.activation_ranges(float_file, pictures)
-    for tensor, low, high in _known_ranges(graph, ranges, tensors):
-        known = ranges[tensors[tensor].name.decode()]
-        known["min"] = np.full_like(known["min"], low)
-        known["max"] = np.full_like(known["max"], high)
+    for tensor, low, high in _fixed_ranges(graph, known, tensors):
+        bounds = known[tensors[tensor].name.decode()]
+        bounds["min"] = np.full_like(bounds["min"], low)
+        bounds["max"] = np.full_like(bounds["max"], high)
 
     rules = recipe.static_wi8_ai8()
     quantized = rules[0]
@@ -79,7 +85,7 @@ def integer(
         # Of the memory that its own interpreter takes.
         warnings.simplefilter("ignore", UserWarning)
         result = quantizer.Quantizer(str(float_file), rules).quantize(
-            ranges, enable_progress_bar=False, enable_progress_report=False
+            known, enable_progress_bar=False, enable_progress_report=False
         )
     model = flatbuffer.read_model(bytes(result.quantized_model))
     if input_dtype == "uint8":
@@ -88,7 +94,7 @@ def integer(
     return flatbuffer.write_model(model)
 
 
-def _known_ranges(graph: list, ranges: dict, tensors: list) -> Any:
+def _fixed_ranges(graph: list, known: dict, tensors: list) -> Any:
     """Yields `(tensor, low, high)` where no calibration is needed."""
     producers = {t: node for node in graph for t in node.outputs}
     for node in graph:
@@ -99,7 +105,7 @@ def _known_ranges(graph: list, ranges: dict, tensors: list) -> Any:
             # its own; else the tensor is also what the gate multiplies.
             source = producers.get(node.inputs[0])
             if source and source.name == "MUL" and len(source.inputs) == 1:
-                measured = ranges[tensors[node.inputs[0]].name.decode()]
+                measured = known[tensors[node.inputs[0]].name.decode()]
                 yield (
                     node.inputs[0],
                     max(GATE_RANGE[0], float(measured["min"].min())),

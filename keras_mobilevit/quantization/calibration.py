@@ -1,15 +1,12 @@
-"""Pictures to calibrate on, and the ranges that a float file takes on them."""
+"""Pictures to calibrate on."""
 
-import os
 import warnings
 from collections.abc import Iterable
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
-
-from keras_mobilevit.tflite import flatbuffer
 
 #: As many pictures as calibration reads; more change the ranges little.
 MAX_PICTURES = 256
@@ -124,71 +121,24 @@ def with_full_range(pictures: np.ndarray, white: float) -> np.ndarray:
     return pictures
 
 
-def activation_ranges(
-    float_file: str | os.PathLike, pictures: np.ndarray
-) -> dict[str, dict[str, np.ndarray]]:
-    """Measures the smallest and largest value of every activation of a file.
+def takes_pixels(model: keras.Model) -> bool:
+    """Whether the model scales pixels of [0, 255] itself."""
+    return any(
+        takes_pixels(layer)
+        if isinstance(layer, keras.Model)
+        else isinstance(layer, keras.layers.Rescaling) and layer.scale < 0.1
+        for layer in model.layers
+    )
 
-    Constants are left out: the quantizer would take their one range for that
-    of every channel of a kernel.
 
-    Plain minima and maxima over all pictures: the moving average that the
-    quantizer would take clips what is rare.
+def model_pictures(model: keras.Model, data: Any) -> np.ndarray:
+    """Returns the pictures to calibrate a model on, checked.
 
     Args:
-        float_file: a float32 TFLite file.
-        pictures: float32 array `(n, height, width, channels)`.
-
-    Returns:
-        For each tensor name `{"min": ..., "max": ...}`, in the form that
-        `litert_quantizer.Quantizer.quantize` takes.
-
-    Raises:
-        ValueError: a tensor becomes NaN or infinite; it is named.
+        model: the model; its input gives the shape and the range.
+        data: as of `calibration_pictures`.
     """
-    from ai_edge_litert.interpreter import Interpreter
-    from tqdm import tqdm
-
-    with warnings.catch_warnings():
-        # It warns that keeping all tensors costs memory, which is meant here.
-        warnings.simplefilter("ignore")
-        interpreter = Interpreter(
-            str(float_file),
-            experimental_preserve_all_tensors=True,
-            num_threads=os.cpu_count(),
-        )
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    graph = flatbuffer.nodes(
-        flatbuffer.read_model(Path(float_file).read_bytes())
-    )
-    computed = {tensor for node in graph for tensor in node.outputs}
-    tensors = [
-        detail
-        for detail in interpreter.get_tensor_details()
-        if detail["index"] in computed | {source}
-        and detail["dtype"] == np.float32
-    ]
-    low = np.full(len(tensors), np.inf, "float32")
-    high = np.full(len(tensors), -np.inf, "float32")
-    for picture in tqdm(pictures, desc="calibrating", leave=False):
-        interpreter.set_tensor(source, picture[np.newaxis])
-        interpreter.invoke()
-        for i, detail in enumerate(tensors):
-            values = interpreter.get_tensor(detail["index"])
-            low[i] = min(low[i], values.min())
-            high[i] = max(high[i], values.max())
-    ranges = {}
-    for i, detail in enumerate(tensors):
-        if not (np.isfinite(low[i]) and np.isfinite(high[i])):
-            raise ValueError(
-                "The model computes NaN or infinity on `calibration_data`, "
-                f"first seen in {detail['name']!r}. Check its weights and the "
-                "pictures."
-            )
-        shape = (1,) * len(detail["shape"])
-        ranges[detail["name"]] = {
-            "min": np.full(shape, low[i]),
-            "max": np.full(shape, high[i]),
-        }
-    return ranges
+    pictures = calibration_pictures(data, model.inputs[0].shape)
+    pixels = takes_pixels(model)
+    warn_of_scaled_pictures(pictures, "calibration_data", pixels)
+    return with_full_range(pictures, 255.0 if pixels else 1.0)

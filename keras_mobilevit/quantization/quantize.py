@@ -1,0 +1,341 @@
+"""Quantization-aware training: a model that rounds as its int8 file will."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_mobilevit.layers.base import QuantizableLayer
+from keras_mobilevit.quantization import calibration
+from keras_mobilevit.quantization import graph
+from keras_mobilevit.quantization import stock
+from keras_mobilevit.quantization.equalize import equalize as equalize_model
+from keras_mobilevit.quantization.quantizers import Int8
+from keras_mobilevit.quantization.quantizers import RoundedActivation
+from keras_mobilevit.quantization.quantizers import RoundedKernel
+from keras_mobilevit.quantization.quantizers import observing
+
+BATCH = 16
+RANGES = ("range_min", "range_max")
+#: Prefix of the layer that rounds the input of a model.
+ROUNDED = "rounded_"
+
+
+def quantize_model(
+    model: keras.Model,
+    calibration_data: Any,
+    *,
+    equalize: bool = True,
+    freeze_batch_norm: bool = False,
+) -> keras.Model:
+    """Returns a model that computes and trains as its int8 file will compute.
+
+    Every kernel and every tensor that the file holds in int8 is rounded to 8
+    bits, by tfmot's quantizers. The ranges are measured on
+    `calibration_data`; training then follows them. The result is an ordinary
+    Keras model: compile it, `fit` it at about a hundredth of the learning
+    rate that the float model was trained with, save it, and give it to
+    `keras_mobilevit.tflite.convert(..., precision="int8")`.
+
+    Args:
+        model: a functional or sequential model of this package's layers and
+            of Keras' convolution, dense, normalization, activation, pooling,
+            merging and reshaping layers, nested at any depth. It is not
+            changed.
+        calibration_data: some hundred typical pictures as the model takes
+            them: an array `(n, height, width, channels)`, or a
+            `tf.data.Dataset` or another iterable of batches, with or without
+            labels.
+        equalize: whether to start from the equalised model, see
+            `keras_mobilevit.quantization.equalize`.
+        freeze_batch_norm: whether batch normalizations keep their statistics
+            and parameters in training. Left free they train better.
+
+    Returns:
+        The quantized model, uncompiled.
+
+    Raises:
+        ValueError: a layer cannot be quantized (all of them are named), the
+            model is quantized already, or the pictures are unusable.
+    """
+    if is_quantized(model):
+        raise ValueError(
+            "`model` is quantized already: train it as it is, or pass "
+            "`quantization.strip(model)`. Received: "
+            f"{model.name!r}"
+        )
+    faults = list(_faults(model))
+    if faults:
+        raise ValueError(
+            "`model` holds layers that have no int8 form here: "
+            f"{'; '.join(faults)}."
+        )
+    pixels = calibration.takes_pixels(model)
+    pictures = calibration.model_pictures(model, calibration_data)
+    if equalize:
+        model, _ = equalize_model(model, pictures)
+    int8 = Int8(freeze_batch_norm=freeze_batch_norm)
+    bounds = (0.0, 255.0) if pixels else None
+
+    def edit(config):
+        _set_quantization(config, int8)
+        _swap_stock_layers(model, config, int8)
+        _round_inputs(config, bounds)
+
+    quantized = graph.copy_with(model, edit)
+    with observing(graph.find(quantized, RoundedActivation)):
+        for start in range(0, len(pictures), BATCH):
+            quantized(pictures[start : start + BATCH], training=False)
+    return quantized
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Whether a model comes from `quantize_model`."""
+    return bool(graph.find(model, RoundedActivation))
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Returns a quantized model without its rounding: a float model.
+
+    Args:
+        model: what `quantize_model` returned, trained or not.
+
+    Returns:
+        A model of plain layers with the same weights.
+
+    Raises:
+        ValueError: the model is not quantized.
+    """
+    if not is_quantized(model):
+        raise ValueError(
+            "`model` must come from `quantization.quantize_model`. Received: "
+            f"{model.name!r}, which rounds nothing"
+        )
+
+    def edit(config):
+        _set_quantization(config, None)
+        _swap_back(config)
+
+    return graph.copy_with(model, edit, forgotten=RANGES)
+
+
+def bake(model: keras.Model) -> keras.Model:
+    """Returns a quantized model whose kernels are rounded once for all.
+
+    It computes what `model` computes; only activations are rounded as it
+    runs. A converter finds the grid of constant kernels by itself.
+
+    Args:
+        model: what `quantize_model` returned, trained or not.
+    """
+
+    def edit(config):
+        baked = Int8(baked=True)
+        _set_quantization(config, baked)
+
+    baked = graph.copy_with(model, edit, forgotten=RANGES)
+    places = {trail: layer for trail, layer in graph.walk(baked)}
+    for trail, layer in graph.walk(model):
+        for name, rounding in vars(layer).items():
+            if isinstance(rounding, RoundedKernel):
+                name = name.removeprefix("rounded_")
+                kernel = keras.ops.convert_to_tensor(getattr(layer, name))
+                getattr(places[trail], name).assign(rounding(kernel))
+    return baked
+
+
+def _set_quantization(config, quantization):
+    """Gives every quantizable layer its quantization."""
+    serialised = quantization and keras.saving.serialize_keras_object(
+        quantization
+    )
+    for node in graph.own_layers(config):
+        if "quantization" in node["config"]:
+            node["config"]["quantization"] = serialised
+
+
+def _parts(model: keras.Model, config: dict) -> Iterator[tuple]:
+    """Yields `(node, layer, readers)` of a model's config, layer by layer.
+
+    `layer` is `None` for an operation that is no layer; `readers` are the
+    layers that take the output.
+    """
+    nodes = config["layers"]
+    names = [node["config"].get("name", node.get("name")) for node in nodes]
+    found = {layer.name: layer for layer in model.layers}
+    readers = {name: [] for name in names}
+    if isinstance(model, keras.Sequential):
+        for name, reader in zip(names, names[1:]):
+            readers[name].append(found.get(reader))
+    else:
+        for name, node in zip(names, nodes):
+            for source, *_ in _histories(node.get("inbound_nodes", ())):
+                readers[source].append(found.get(name))
+        for source, *_ in _ends(config["output_layers"]):
+            readers[source].append(None)
+    for name, node in zip(names, nodes):
+        layer = found.get(name)
+        is_input = node["class_name"] == "InputLayer"
+        if not is_input:
+            yield node, layer, readers[name]
+
+
+def _ends(ends):
+    """Yields each `[name, node, tensor]` of the ends of a model."""
+    if isinstance(ends, (list, tuple)) and ends and isinstance(ends[0], str):
+        yield ends
+        return
+    ends = ends.values() if isinstance(ends, dict) else ends
+    for end in ends:
+        yield from _ends(end)
+
+
+def _histories(value: Any) -> Iterator[list]:
+    """Yields the `[layer name, node, tensor]` of every input, to be edited."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__":
+            yield value["config"]["keras_history"]
+            return
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for inner in value:
+        yield from _histories(inner)
+
+
+def _faults(model: keras.Model) -> Iterator[str]:
+    """Yields what of a model cannot be quantized, and what to do."""
+    config = keras.saving.serialize_keras_object(model)["config"]
+    parts = list(_parts(model, config))
+    weighted = set()
+    for _, layer, readers in parts:
+        if isinstance(layer, stock.WEIGHTED) and len(readers) == 1:
+            weighted.add(readers[0] and readers[0].name)
+    for node, layer, _ in parts:
+        name = node["config"].get("name", node.get("name"))
+        what = f"{name!r} ({node['class_name']})"
+        if layer is None:
+            yield (
+                f"{what} is an operation and no layer: use a layer such as "
+                "keras.layers.Add or keras.layers.Rescaling"
+            )
+        elif isinstance(layer, keras.Model):
+            yield from _faults(layer)
+        elif isinstance(layer, QuantizableLayer) or type(layer) in (
+            stock.CARRYING
+        ):
+            continue
+        elif type(layer) is keras.layers.LayerNormalization:
+            yield f"{what}: use keras_mobilevit.layers.LayerNorm"
+        elif type(layer) not in stock.QUANTIZED:
+            yield (
+                f"{what}: put it outside of the model, or replace it by "
+                "layers of keras_mobilevit.layers"
+            )
+        elif getattr(layer, "data_format", None) == "channels_first":
+            yield f"{what}: its data_format must be 'channels_last'"
+        elif type(layer) is keras.layers.BatchNormalization:
+            if name not in weighted:
+                yield (
+                    f"{what} does not follow a convolution or dense layer of "
+                    "its own, so no file can merge it: remove it"
+                )
+        elif hasattr(layer, "activation") or isinstance(
+            layer, (keras.layers.ReLU, keras.layers.Softmax)
+        ):
+            if stock.function_name(layer) is None:
+                yield f"{what}: its activation must be one of {stock.FUNCTIONS}"
+
+
+def _swap_stock_layers(model, config, quantization):
+    """Puts the quantized form in the place of each stock layer."""
+    for node, layer, readers in _parts(model, config):
+        if isinstance(layer, keras.Model):
+            _swap_stock_layers(layer, node["config"], quantization)
+        elif type(layer) in stock.QUANTIZED:
+            node["config"]["quantization"] = (
+                keras.saving.serialize_keras_object(quantization)
+            )
+            node["config"]["rounds_outputs"] = not _is_merged(layer, readers)
+            _set_class(node, stock.QUANTIZED[type(layer)])
+
+
+def _is_merged(layer, readers):
+    """Whether a file merges the one reader of a layer into it."""
+    if len(readers) != 1:
+        return False
+    if isinstance(readers[0], keras.layers.BatchNormalization):
+        return isinstance(layer, stock.WEIGHTED)
+    return (
+        isinstance(readers[0], (keras.layers.Activation, keras.layers.ReLU))
+        and stock.function_name(readers[0]) in stock.FUSED
+        and isinstance(
+            layer,
+            (
+                *stock.WEIGHTED,
+                keras.layers.BatchNormalization,
+                keras.layers.Add,
+            ),
+        )
+    )
+
+
+def _set_class(node, cls):
+    node["module"] = cls.__module__
+    node["class_name"] = cls.__name__
+    node["registered_name"] = keras.saving.get_registered_name(cls)
+
+
+def _swap_back(config):
+    """Undoes `_swap_stock_layers` and `_round_inputs`."""
+    plain = {cls.__name__: parent for parent, cls in stock.QUANTIZED.items()}
+    for node in list(graph.own_layers(config)):
+        if node["class_name"] in plain:
+            for key in ("quantization", "rounds_outputs"):
+                del node["config"][key]
+            parent = plain[node["class_name"]]
+            _set_class(node, parent)
+            node["module"] = "keras.layers"
+            node["registered_name"] = None
+    config["layers"] = [
+        node
+        for node in config["layers"]
+        if node["class_name"] != "RoundedActivation"
+    ]
+    for history in _histories(config["layers"]):
+        history[0] = history[0].removeprefix(ROUNDED)
+
+
+def _round_inputs(config, bounds):
+    """Puts a rounding layer behind each input of the outermost model."""
+    rounded = []
+    for node in config["layers"]:
+        rounded.append(node)
+        if node["class_name"] != "InputLayer":
+            continue
+        name = node["config"]["name"]
+        layer = RoundedActivation(bounds, name=ROUNDED + name)
+        new = keras.saving.serialize_keras_object(layer)
+        new.pop("build_config", None)
+        if "inbound_nodes" in node:
+            for history in _histories(config["layers"]):
+                if history[0] == name:
+                    history[0] = layer.name
+            new["name"] = layer.name
+            new["inbound_nodes"] = [
+                {"args": [_tensor(node["config"])], "kwargs": {}}
+            ]
+        rounded.append(new)
+    config["layers"] = rounded
+
+
+def _tensor(config):
+    """The output of an input layer, in a functional model's config."""
+    return {
+        "class_name": "__keras_tensor__",
+        "config": {
+            "shape": config["batch_shape"],
+            "dtype": config["dtype"],
+            "keras_history": [config["name"], 0, 0],
+        },
+    }

@@ -1,0 +1,338 @@
+"""Keras' own layers with int8 rounding: what users put around ours."""
+
+from typing import Any
+
+import keras
+from keras import layers
+from keras import ops
+
+from keras_mobilevit.layers.base import EXACT
+from keras_mobilevit.layers.base import PACKAGE
+from keras_mobilevit.layers.base import PROBABILITIES
+
+#: Ranges that the TFLite specification fixes.
+FIXED = {
+    "sigmoid": PROBABILITIES,
+    "softmax": PROBABILITIES,
+    "tanh": (-1.0, 127.0 / 128.0),
+}
+#: A file merges these into the layer before.
+FUSED = ("relu", "relu6")
+FUNCTIONS = ("linear", *FUSED, "silu", *FIXED)
+
+
+def function_name(layer: layers.Layer) -> str | None:
+    """Returns which of `FUNCTIONS` a layer applies; `None` for another."""
+    if isinstance(layer, layers.ReLU):
+        if layer.negative_slope or layer.threshold:
+            return None
+        return {None: "relu", 6: "relu6"}.get(layer.max_value)
+    if isinstance(layer, layers.Softmax):
+        return "softmax" if layer.axis == -1 else None
+    name = keras.activations.serialize(layer.activation)
+    return name if name in FUNCTIONS else None
+
+
+class _Quantized:
+    """What the quantized form of a stock layer adds to it.
+
+    Args:
+        quantization: an `Int8` or its config.
+        rounds_outputs: `False` where the layer behind is merged into this
+            one in a file: a batch normalization or a ReLU.
+    """
+
+    def __init__(
+        self, *args, quantization: Any, rounds_outputs: bool = True, **kwargs
+    ):
+        super().__init__(*args, **kwargs)
+        if isinstance(quantization, dict):
+            quantization = keras.saving.deserialize_keras_object(quantization)
+        self.quantization = quantization
+        self.rounds_outputs = rounds_outputs
+        self.add_hooks()
+        self.built = False  # some are built at once, without the hooks
+
+    def add_hooks(self):
+        self.rounded_outputs = EXACT
+        if self.rounds_outputs:
+            self.rounded_outputs = self.quantization.activation(
+                "rounded_outputs"
+            )
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.rounded_outputs.build()
+        self.built = True
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "quantization": keras.saving.serialize_keras_object(
+                self.quantization
+            ),
+            "rounds_outputs": self.rounds_outputs,
+        }
+
+
+class _RoundedAfter(_Quantized):
+    """A layer that computes as before; then its output is rounded."""
+
+    def call(self, inputs):
+        return self.rounded_outputs(super().call(inputs))
+
+
+class _Activated(_Quantized):
+    """A layer that ends in one of `FUNCTIONS`."""
+
+    def add_hooks(self):
+        def hook(name, wanted=True, **options):
+            if not wanted:
+                return EXACT
+            return self.quantization.activation(name, **options)
+
+        self.function = function_name(self)
+        bounds = FIXED.get(self.function)
+        is_curved = self.function not in ("linear", *FUSED)
+        self.rounded_inputs = hook("rounded_inputs", is_curved)
+        self.rounded_gate = hook(
+            "rounded_gate", self.function == "silu", bounds=FIXED["sigmoid"]
+        )
+        self.rounded_outputs = hook(
+            "rounded_outputs", self.rounds_outputs, bounds=bounds
+        )
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.rounded_inputs.build()
+        self.rounded_gate.build()
+
+    def activate(self, x):
+        x = self.rounded_inputs(x)
+        if self.function == "silu":
+            x = x * self.rounded_gate(ops.sigmoid(x))
+        elif self.function != "linear":
+            x = keras.activations.get(self.function)(x)
+        return self.rounded_outputs(x)
+
+
+class _WithKernel(_Activated):
+    """A layer with a kernel and a bias."""
+
+    kernel_axis = None
+
+    def add_hooks(self):
+        super().add_hooks()
+        self.rounded_kernel = self.quantization.kernel(
+            "rounded_kernel", self.kernel_axis
+        )
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.rounded_kernel.build(self.kernel.shape)
+
+    def call(self, inputs):
+        kernel = ops.convert_to_tensor(self.kernel)
+        x = self.apply_kernel(inputs, self.rounded_kernel(kernel))
+        if self.use_bias:
+            x = ops.add(x, self.bias)
+        return self.activate(x)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedDense(_WithKernel, layers.Dense):
+    """`keras.layers.Dense`, rounded."""
+
+    kernel_axis = 1
+
+    def apply_kernel(self, inputs, kernel):
+        return ops.matmul(inputs, kernel)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedConv2D(_WithKernel, layers.Conv2D):
+    """`keras.layers.Conv2D`, rounded."""
+
+    kernel_axis = 3
+
+    def apply_kernel(self, inputs, kernel):
+        return self.convolution_op(inputs, kernel)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedDepthwiseConv2D(_WithKernel, layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D`, rounded."""
+
+    kernel_axis = 2
+
+    def apply_kernel(self, inputs, kernel):
+        return _depthwise(self, inputs, kernel)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedSeparableConv2D(_Activated, layers.SeparableConv2D):
+    """`keras.layers.SeparableConv2D`, both of its kernels rounded."""
+
+    def add_hooks(self):
+        super().add_hooks()
+        quantization = self.quantization
+        self.rounded_depthwise_kernel = quantization.kernel(
+            "rounded_depthwise_kernel", 2
+        )
+        self.rounded_pointwise_kernel = quantization.kernel(
+            "rounded_pointwise_kernel", 3
+        )
+        self.rounded_between = quantization.activation("rounded_between")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.rounded_depthwise_kernel.build(self.depthwise_kernel.shape)
+        self.rounded_pointwise_kernel.build(self.pointwise_kernel.shape)
+        self.rounded_between.build()
+
+    def call(self, inputs):
+        kernel = ops.convert_to_tensor(self.depthwise_kernel)
+        x = _depthwise(self, inputs, self.rounded_depthwise_kernel(kernel))
+        kernel = ops.convert_to_tensor(self.pointwise_kernel)
+        x = ops.conv(
+            self.rounded_between(x),
+            self.rounded_pointwise_kernel(kernel),
+            padding="valid",
+            data_format="channels_last",
+        )
+        if self.use_bias:
+            x = ops.add(x, self.bias)
+        return self.activate(x)
+
+
+def _depthwise(layer, inputs, kernel):
+    return ops.depthwise_conv(
+        inputs,
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation_rate=layer.dilation_rate,
+        data_format="channels_last",
+    )
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedBatchNormalization(_Quantized, layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` behind a layer with a kernel."""
+
+    def __init__(self, *args, quantization: Any, **kwargs):
+        super().__init__(*args, quantization=quantization, **kwargs)
+        if self.quantization.freeze_batch_norm:
+            self.trainable = False
+
+    def call(self, inputs, training=None, mask=None):
+        x = layers.BatchNormalization.call(self, inputs, training, mask)
+        return self.rounded_outputs(x)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedActivation(_Activated, layers.Activation):
+    """`keras.layers.Activation` with one of `FUNCTIONS`, rounded."""
+
+    def call(self, inputs):
+        return self.activate(inputs)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedReLU(_Activated, layers.ReLU):
+    """`keras.layers.ReLU`, plain or up to 6, rounded."""
+
+    def call(self, inputs):
+        return self.activate(inputs)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedSoftmax(_Activated, layers.Softmax):
+    """`keras.layers.Softmax` over the last axis, rounded."""
+
+    def call(self, inputs, mask=None):
+        return self.activate(inputs)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedRescaling(_RoundedAfter, layers.Rescaling):
+    """`keras.layers.Rescaling`, rounded."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedGlobalAveragePooling2D(
+    _RoundedAfter, layers.GlobalAveragePooling2D
+):
+    """`keras.layers.GlobalAveragePooling2D`, rounded."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedAdd(_RoundedAfter, layers.Add):
+    """`keras.layers.Add`, rounded."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedSubtract(_RoundedAfter, layers.Subtract):
+    """`keras.layers.Subtract`, rounded."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedMultiply(_RoundedAfter, layers.Multiply):
+    """`keras.layers.Multiply`, rounded."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedConcatenate(_Quantized, layers.Concatenate):
+    """`keras.layers.Concatenate`: its inputs share one range."""
+
+    def call(self, inputs):
+        return layers.Concatenate.call(self, self.rounded_outputs(inputs))
+
+
+#: The quantized form of each stock layer that computes.
+QUANTIZED = {
+    layers.Dense: QuantizedDense,
+    layers.Conv2D: QuantizedConv2D,
+    layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
+    layers.SeparableConv2D: QuantizedSeparableConv2D,
+    layers.BatchNormalization: QuantizedBatchNormalization,
+    layers.Activation: QuantizedActivation,
+    layers.ReLU: QuantizedReLU,
+    layers.Softmax: QuantizedSoftmax,
+    layers.Rescaling: QuantizedRescaling,
+    layers.GlobalAveragePooling2D: QuantizedGlobalAveragePooling2D,
+    layers.Add: QuantizedAdd,
+    layers.Subtract: QuantizedSubtract,
+    layers.Multiply: QuantizedMultiply,
+    layers.Concatenate: QuantizedConcatenate,
+}
+#: Stock layers with a kernel, which a batch normalization may follow.
+WEIGHTED = (
+    layers.Dense,
+    layers.Conv2D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv2D,
+)
+#: Stock layers that only move values, or do nothing in inference.
+CARRYING = (
+    layers.InputLayer,
+    layers.Identity,
+    layers.Reshape,
+    layers.Flatten,
+    layers.Permute,
+    layers.Dropout,
+    layers.SpatialDropout2D,
+    layers.GaussianNoise,
+    layers.ZeroPadding2D,
+    layers.Cropping2D,
+    layers.UpSampling2D,
+    layers.MaxPooling2D,
+    layers.AveragePooling2D,
+    layers.GlobalMaxPooling2D,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+    layers.RandomContrast,
+    layers.RandomBrightness,
+)

@@ -1,0 +1,162 @@
+"""The ranges of a float file's tensors: measured, or trained and lifted."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mobilevit.tflite import flatbuffer
+
+
+def activation_ranges(
+    float_file: str | os.PathLike, pictures: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """Measures the smallest and largest value of every activation of a file.
+
+    Constants are left out: the quantizer would take their one range for that
+    of every channel of a kernel.
+
+    Plain minima and maxima over all pictures: the moving average that the
+    quantizer would take clips what is rare.
+
+    Args:
+        float_file: a float32 TFLite file.
+        pictures: float32 array `(n, height, width, channels)`.
+
+    Returns:
+        For each tensor name `{"min": ..., "max": ...}`, in the form that
+        `litert_quantizer.Quantizer.quantize` takes.
+
+    Raises:
+        ValueError: a tensor becomes NaN or infinite; it is named.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+    from tqdm import tqdm
+
+    with warnings.catch_warnings():
+        # It warns that keeping all tensors costs memory, which is meant here.
+        warnings.simplefilter("ignore")
+        interpreter = Interpreter(
+            str(float_file),
+            experimental_preserve_all_tensors=True,
+            num_threads=os.cpu_count(),
+        )
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    graph = flatbuffer.nodes(
+        flatbuffer.read_model(Path(float_file).read_bytes())
+    )
+    computed = {tensor for node in graph for tensor in node.outputs}
+    tensors = [
+        detail
+        for detail in interpreter.get_tensor_details()
+        if detail["index"] in computed | {source}
+        and detail["dtype"] == np.float32
+    ]
+    low = np.full(len(tensors), np.inf, "float32")
+    high = np.full(len(tensors), -np.inf, "float32")
+    for picture in tqdm(pictures, desc="calibrating", leave=False):
+        interpreter.set_tensor(source, picture[np.newaxis])
+        interpreter.invoke()
+        for i, detail in enumerate(tensors):
+            values = interpreter.get_tensor(detail["index"])
+            low[i] = min(low[i], values.min())
+            high[i] = max(high[i], values.max())
+    ranges = {}
+    for i, detail in enumerate(tensors):
+        if not (np.isfinite(low[i]) and np.isfinite(high[i])):
+            raise ValueError(
+                "The model computes NaN or infinity on `calibration_data`, "
+                f"first seen in {detail['name']!r}. Check its weights and the "
+                "pictures."
+            )
+        rank = len(detail["shape"])
+        ranges[detail["name"]] = _range(low[i], high[i], rank)
+    return ranges
+
+
+def _range(low, high, rank):
+    """A range in the form that the quantizer takes."""
+    return {
+        "min": np.full((1,) * rank, low, "float32"),
+        "max": np.full((1,) * rank, high, "float32"),
+    }
+
+
+# They only move values; the converter moves rounding across them.
+_CARRYING = {
+    "AVERAGE_POOL_2D",
+    "CONCATENATION",
+    "EXPAND_DIMS",
+    "GATHER",
+    "MAX_POOL_2D",
+    "MAXIMUM",
+    "PAD",
+    "PADV2",
+    "REDUCE_MAX",
+    "RESHAPE",
+    "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "SLICE",
+    "SQUEEZE",
+    "STRIDED_SLICE",
+    "TRANSPOSE",
+}
+
+
+def trained_ranges(
+    model: Any,
+) -> dict[str, dict[str, np.ndarray]] | None:
+    """Takes the ranges out of a float file that rounds to 8 bits.
+
+    A quantization-aware model is converted as it is: each place where it
+    rounds becomes a `QUANTIZE` and a `DEQUANTIZE`. These are removed from the
+    graph, in place, and what they knew is returned.
+
+    Args:
+        model: object tree of `flatbuffer.read_model`.
+
+    Returns:
+        The ranges of all computed tensors as `activation_ranges` gives them;
+        `None` if the file rounds nothing.
+
+    Raises:
+        ValueError: a tensor has no range.
+    """
+    lifted = flatbuffer.lift_ranges(model)
+    if not lifted:
+        return None
+    tensors = model.subgraphs[0].tensors
+    graph = flatbuffer.nodes(model)
+    carriers = [node for node in graph if node.name in _CARRYING]
+    for node in carriers:
+        _spread(lifted, node.inputs, node.outputs)
+    for node in reversed(carriers):
+        _spread(lifted, node.outputs, node.inputs)
+    computed = {t for node in graph for t in node.outputs + node.inputs}
+    missing = [
+        tensors[t].name.decode()
+        for t in sorted(computed - set(lifted))
+        if flatbuffer.is_float(tensors[t])
+    ]
+    if missing:
+        raise ValueError(
+            "The quantized model computes tensors that it does not round: "
+            f"{', '.join(missing[:3])}, {len(missing)} in all. Only models of "
+            "`quantization.quantize_model` can be written as int8."
+        )
+    return {
+        tensors[t].name.decode(): _range(*bounds, len(tensors[t].shape))
+        for t, bounds in lifted.items()
+    }
+
+
+def _spread(lifted, sources, places):
+    """Gives tensors without a range that of the first source with one."""
+    for source in sources:
+        if source in lifted:
+            for place in places:
+                lifted.setdefault(place, lifted[source])
+            return
