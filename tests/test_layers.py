@@ -502,6 +502,8 @@ class Marker(keras.layers.Layer):
 
     def call(self, inputs):
         self.calls += 1
+        if isinstance(inputs, list):
+            return [x * self.factor for x in inputs]
         return inputs * self.factor
 
 
@@ -512,7 +514,7 @@ class Recording:
     def __init__(self, factor=1.0):
         self.factor = factor
 
-    def activation(self, name, bounds=None):
+    def activation(self, name, bounds=None, floor=None):
         return Marker(self.factor, ("activation", bounds), name=name)
 
     def kernel(self, name, axis):

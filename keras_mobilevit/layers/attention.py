@@ -150,6 +150,7 @@ class TransformerBlock(QuantizableLayer):
         attention_dropout: dropout rate of the attention weights.
         ffn_dropout: dropout rate inside the feed-forward part.
         equalized: whether the SiLU has a factor for each channel.
+        affine_norms: whether the norms have factors and offsets.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
     """
@@ -162,6 +163,7 @@ class TransformerBlock(QuantizableLayer):
         attention_dropout: float = 0.0,
         ffn_dropout: float = 0.0,
         equalized: bool = False,
+        affine_norms: bool = True,
         quantization: Any = None,
         **kwargs,
     ):
@@ -172,6 +174,7 @@ class TransformerBlock(QuantizableLayer):
         self.attention_dropout = attention_dropout
         self.ffn_dropout = ffn_dropout
         self.equalized = equalized
+        self.affine_norms = affine_norms
 
         inherited = self.inherited()
 
@@ -180,13 +183,13 @@ class TransformerBlock(QuantizableLayer):
                 rate, name=name, dtype=self.dtype_policy
             )
 
-        self.norm1 = LayerNorm(name="norm1", **inherited)
+        self.norm1 = LayerNorm(affine=affine_norms, name="norm1", **inherited)
         self.attention = MultiHeadSelfAttention(
             heads, attention_dropout, name="attention", **inherited
         )
         self.drop1 = drop(dropout, "drop1")
         self.attention_sum = self.rounding("activation", "attention_sum")
-        self.norm2 = LayerNorm(name="norm2", **inherited)
+        self.norm2 = LayerNorm(affine=affine_norms, name="norm2", **inherited)
         self.ffn_expand = token_dense(
             ffn_dim,
             "silu",
@@ -235,4 +238,5 @@ class TransformerBlock(QuantizableLayer):
             "attention_dropout": self.attention_dropout,
             "ffn_dropout": self.ffn_dropout,
             "equalized": self.equalized,
+            "affine_norms": self.affine_norms,
         }

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from keras_mobilevit.layers.attention import TransformerBlock
-from keras_mobilevit.layers.base import EXACT
 from keras_mobilevit.layers.base import PACKAGE
 from keras_mobilevit.layers.base import QuantizableLayer
 from keras_mobilevit.layers.base import known_channels
@@ -83,6 +82,7 @@ class MobileViTBlock(QuantizableLayer):
         ffn_dropout: dropout rate inside the feed-forward part.
         equalized: whether the SiLUs of the transformer have a factor for
             each channel.
+        affine_norms: whether the norms have factors and offsets.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -101,6 +101,7 @@ class MobileViTBlock(QuantizableLayer):
         attention_dropout: float = 0.0,
         ffn_dropout: float = 0.0,
         equalized: bool = False,
+        affine_norms: bool = True,
         quantization: Any = None,
         **kwargs,
     ):
@@ -118,6 +119,7 @@ class MobileViTBlock(QuantizableLayer):
         self.attention_dropout = attention_dropout
         self.ffn_dropout = ffn_dropout
         self.equalized = equalized
+        self.affine_norms = affine_norms
         # Layers
         inherited = self.inherited()
         self.local_project = ConvNormAct(
@@ -136,12 +138,13 @@ class MobileViTBlock(QuantizableLayer):
                 attention_dropout,
                 ffn_dropout,
                 equalized,
+                affine_norms,
                 name=f"transformer_{i}",
                 **inherited,
             )
             for i in range(depth)
         ]
-        self.norm = LayerNorm(name="norm", **inherited)
+        self.norm = LayerNorm(affine=affine_norms, name="norm", **inherited)
         self.concatenated = self.rounding("activation", "concatenated")
 
     def build(self, input_shape):
@@ -152,14 +155,13 @@ class MobileViTBlock(QuantizableLayer):
             ConvNormAct(channels, size, name=name, **self.inherited())
             for name, size in (("local_conv", 3), ("project", 1), ("fusion", 3))
         )
-        self.project.act.outputs = EXACT  # the concatenation rounds it
         self.local_conv.build(input_shape)
         self.local_project.build(input_shape)
         token_shape = (batch, self.patch_size**2, None, self.transformer_dim)
         for layer in (*self.transformer, self.norm):
             layer.build(token_shape)
         self.project.build((batch, height, width, self.transformer_dim))
-        self.concatenated.build()
+        self.concatenated.build((batch, height, width, 2 * channels))
         self.fusion.build((batch, height, width, 2 * channels))
         self.built = True
 
@@ -195,4 +197,5 @@ class MobileViTBlock(QuantizableLayer):
             "attention_dropout": self.attention_dropout,
             "ffn_dropout": self.ffn_dropout,
             "equalized": self.equalized,
+            "affine_norms": self.affine_norms,
         }

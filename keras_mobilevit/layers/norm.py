@@ -24,6 +24,9 @@ class LayerNorm(QuantizableLayer):
 
     Args:
         epsilon: added to the variance; positive.
+        affine: whether a factor and an offset for each channel follow. The
+            layers behind can absorb them, as
+            `keras_mobilevit.quantization.equalize` has them do.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -39,12 +42,15 @@ class LayerNorm(QuantizableLayer):
         "shifted_variance",
         "inverse_deviation",
         "normalized",
-        "scaled",
-        "outputs",
     )
+    _AFFINE_STEPS = ("scaled", "outputs")
 
     def __init__(
-        self, epsilon: float = 1e-5, quantization: Any = None, **kwargs
+        self,
+        epsilon: float = 1e-5,
+        affine: bool = True,
+        quantization: Any = None,
+        **kwargs,
     ):
         super().__init__(quantization=quantization, **kwargs)
         if not epsilon > 0:
@@ -53,25 +59,29 @@ class LayerNorm(QuantizableLayer):
                 f"Received: epsilon={epsilon!r}"
             )
         self.epsilon = epsilon
-        for step in self._STEPS:
+        self.affine = affine
+        self.steps = self._STEPS + (self._AFFINE_STEPS if affine else ())
+        for step in self.steps:
             # In 8 bits a small variance may become zero, and its root that.
             floor = {"floor": epsilon} if step == "shifted_variance" else {}
             setattr(self, step, self.rounding("activation", step, **floor))
-        self.rounded_gamma = self.rounding("kernel", "rounded_gamma", axis=None)
-        self.rounded_beta = self.rounding("kernel", "rounded_beta", axis=None)
+        if affine:
+            for name in ("rounded_gamma", "rounded_beta"):
+                setattr(self, name, self.rounding("kernel", name, axis=None))
 
     def build(self, input_shape):
         shape = (known_channels(input_shape, "LayerNorm", rank=None),)
-        self.gamma = self.add_weight(
-            name="gamma", shape=shape, initializer="ones"
-        )
-        self.beta = self.add_weight(
-            name="beta", shape=shape, initializer="zeros"
-        )
-        for step in self._STEPS:
+        if self.affine:
+            self.gamma = self.add_weight(
+                name="gamma", shape=shape, initializer="ones"
+            )
+            self.beta = self.add_weight(
+                name="beta", shape=shape, initializer="zeros"
+            )
+            self.rounded_gamma.build(shape)
+            self.rounded_beta.build(shape)
+        for step in self.steps:
             getattr(self, step).build(input_shape)
-        self.rounded_gamma.build(shape)
-        self.rounded_beta.build(shape)
         self.built = True
 
     def call(self, inputs):
@@ -82,12 +92,18 @@ class LayerNorm(QuantizableLayer):
         variance = self.variance(ops.mean(variance, axis=-1, keepdims=True))
         variance = self.shifted_variance(variance + self.epsilon)
         x = self.normalized(x * self.inverse_deviation(ops.rsqrt(variance)))
-        x = self.scaled(x * self.rounded_gamma(ops.cast(self.gamma, x.dtype)))
-        x = self.outputs(x + self.rounded_beta(ops.cast(self.beta, x.dtype)))
+        if self.affine:
+            gamma = self.rounded_gamma(ops.cast(self.gamma, x.dtype))
+            beta = self.rounded_beta(ops.cast(self.beta, x.dtype))
+            x = self.outputs(self.scaled(x * gamma) + beta)
         return ops.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "affine": self.affine,
+        }

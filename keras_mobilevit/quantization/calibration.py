@@ -64,12 +64,6 @@ def calibration_pictures(
         raise ValueError(
             "`calibration_data` must hold pictures. Received: none"
         )
-    if count < FEW_PICTURES:
-        warnings.warn(
-            f"`calibration_data` holds only {count} pictures: the ranges of "
-            f"the activations may be too narrow. {MAX_PICTURES} are better.",
-            stacklevel=3,
-        )
     return np.concatenate(found)[:limit]
 
 
@@ -139,6 +133,13 @@ def model_pictures(model: keras.Model, data: Any) -> np.ndarray:
         data: as of `calibration_pictures`.
     """
     pictures = calibration_pictures(data, model.inputs[0].shape)
+    if len(pictures) < FEW_PICTURES:
+        warnings.warn(
+            f"`calibration_data` holds only {len(pictures)} pictures: the "
+            "ranges of the activations may be too narrow. "
+            f"{MAX_PICTURES} are better.",
+            stacklevel=3,
+        )
     pixels = takes_pixels(model)
     warn_of_scaled_pictures(pictures, "calibration_data", pixels)
     return with_full_range(pictures, 255.0 if pixels else 1.0)

@@ -107,24 +107,11 @@ def own_layers(config: Any) -> Iterator[dict[str, Any]]:
         yield from own_layers(value)
 
 
-def copy_with(
-    model: keras.Model,
-    edit: Callable[[dict[str, Any]], None],
-    forgotten: Iterable[str] = (),
-) -> keras.Model:
-    """Builds a model again from an edited config, with the same weights.
-
-    Args:
-        model: a functional or sequential model.
-        edit: called with the config of the model, to be changed in place.
-            Weights that the change brings keep their initial values.
-        forgotten: the names of weights that the copy need not have.
-
-    Returns:
-        The new model; the old one is untouched.
+def serialise(model: keras.Model) -> dict[str, Any]:
+    """Returns the serialised form of a model whose layers it names.
 
     Raises:
-        ValueError: the model cannot be rebuilt from its config.
+        ValueError: it names none.
     """
     serialised = keras.saving.serialize_keras_object(model)
     if "layers" not in serialised["config"]:
@@ -133,6 +120,31 @@ def copy_with(
             "`keras.Model` does not tell what it is made of. Received: "
             f"{type(model).__name__} {model.name!r}"
         )
+    return serialised
+
+
+def copy_with(
+    model: keras.Model,
+    edit: Callable[[dict[str, Any]], None],
+    forgotten: Callable[[str, keras.Variable], bool] | None = None,
+) -> keras.Model:
+    """Builds a model again from an edited config, with the same weights.
+
+    Args:
+        model: a functional or sequential model.
+        edit: called with the config of the model, to be changed in place.
+            Weights that the change brings keep their initial values.
+        forgotten: called as `forgotten(place, variable)` to tell whether the
+            copy may lack a weight; `place` is the names on the way to it,
+            joined by `/`.
+
+    Returns:
+        The new model; the old one is untouched.
+
+    Raises:
+        ValueError: the model cannot be rebuilt from its config.
+    """
+    serialised = serialise(model)
     edit(serialised["config"])
     for key in ("compile_config", "build_config"):
         serialised.pop(key, None)
@@ -141,7 +153,7 @@ def copy_with(
     missing = sorted(
         place
         for place in set(values) - set(places)
-        if place.rsplit("/", 1)[-1] not in forgotten
+        if not (forgotten and forgotten(place, values[place]))
     )
     if missing or len(values) != len(model.weights):
         raise ValueError(

@@ -16,7 +16,6 @@ from keras_mobilevit.quantization.quantizers import RoundedKernel
 from keras_mobilevit.quantization.quantizers import observing
 
 BATCH = 16
-RANGES = ("range_min", "range_max")
 #: Prefix of the layer that rounds the input of a model.
 ROUNDED = "rounded_"
 
@@ -116,7 +115,7 @@ def strip(model: keras.Model) -> keras.Model:
         _set_quantization(config, None)
         _swap_back(config)
 
-    return graph.copy_with(model, edit, forgotten=RANGES)
+    return graph.copy_with(model, edit, forgotten=_is_range)
 
 
 def bake(model: keras.Model) -> keras.Model:
@@ -133,7 +132,7 @@ def bake(model: keras.Model) -> keras.Model:
         baked = Int8(baked=True)
         _set_quantization(config, baked)
 
-    baked = graph.copy_with(model, edit, forgotten=RANGES)
+    baked = graph.copy_with(model, edit, forgotten=_is_range)
     places = {trail: layer for trail, layer in graph.walk(baked)}
     for trail, layer in graph.walk(model):
         for name, rounding in vars(layer).items():
@@ -142,6 +141,10 @@ def bake(model: keras.Model) -> keras.Model:
                 kernel = keras.ops.convert_to_tensor(getattr(layer, name))
                 getattr(places[trail], name).assign(rounding(kernel))
     return baked
+
+
+def _is_range(place, variable):
+    return place.endswith(("/range_min", "/range_max"))
 
 
 def _set_quantization(config, quantization):
@@ -180,7 +183,7 @@ def _parts(model: keras.Model, config: dict) -> Iterator[tuple]:
             yield node, layer, readers[name]
 
 
-def _ends(ends):
+def _ends(ends: Any) -> Iterator[list]:
     """Yields each `[name, node, tensor]` of the ends of a model."""
     if isinstance(ends, (list, tuple)) and ends and isinstance(ends[0], str):
         yield ends
@@ -205,7 +208,7 @@ def _histories(value: Any) -> Iterator[list]:
 
 def _faults(model: keras.Model) -> Iterator[str]:
     """Yields what of a model cannot be quantized, and what to do."""
-    config = keras.saving.serialize_keras_object(model)["config"]
+    config = graph.serialise(model)["config"]
     parts = list(_parts(model, config))
     weighted = set()
     for _, layer, readers in parts:

@@ -85,7 +85,7 @@ def _tfmot_quantizers() -> Any:
     import tensorflow as tf
 
     # tfmot asks for the legacy Keras; loaded first, `tf.keras` stays Keras 3.
-    tf.keras.version  # noqa: B018
+    getattr(tf, "keras").version()
     legacy = os.environ.get("TF_USE_LEGACY_KERAS")
     try:
         from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E501

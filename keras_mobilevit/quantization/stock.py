@@ -50,10 +50,10 @@ class _Quantized:
             quantization = keras.saving.deserialize_keras_object(quantization)
         self.quantization = quantization
         self.rounds_outputs = rounds_outputs
-        self.add_hooks()
+        self._add_hooks()
         self.built = False  # some are built at once, without the hooks
 
-    def add_hooks(self):
+    def _add_hooks(self):
         self.rounded_outputs = EXACT
         if self.rounds_outputs:
             self.rounded_outputs = self.quantization.activation(
@@ -85,7 +85,7 @@ class _RoundedAfter(_Quantized):
 class _Activated(_Quantized):
     """A layer that ends in one of `FUNCTIONS`."""
 
-    def add_hooks(self):
+    def _add_hooks(self):
         def hook(name, wanted=True, **options):
             if not wanted:
                 return EXACT
@@ -107,7 +107,7 @@ class _Activated(_Quantized):
         self.rounded_inputs.build()
         self.rounded_gate.build()
 
-    def activate(self, x):
+    def _activate(self, x):
         x = self.rounded_inputs(x)
         if self.function == "silu":
             x = x * self.rounded_gate(ops.sigmoid(x))
@@ -121,8 +121,8 @@ class _WithKernel(_Activated):
 
     kernel_axis = None
 
-    def add_hooks(self):
-        super().add_hooks()
+    def _add_hooks(self):
+        super()._add_hooks()
         self.rounded_kernel = self.quantization.kernel(
             "rounded_kernel", self.kernel_axis
         )
@@ -133,10 +133,10 @@ class _WithKernel(_Activated):
 
     def call(self, inputs):
         kernel = ops.convert_to_tensor(self.kernel)
-        x = self.apply_kernel(inputs, self.rounded_kernel(kernel))
+        x = self._apply(inputs, self.rounded_kernel(kernel))
         if self.use_bias:
             x = ops.add(x, self.bias)
-        return self.activate(x)
+        return self._activate(x)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -145,7 +145,7 @@ class QuantizedDense(_WithKernel, layers.Dense):
 
     kernel_axis = 1
 
-    def apply_kernel(self, inputs, kernel):
+    def _apply(self, inputs, kernel):
         return ops.matmul(inputs, kernel)
 
 
@@ -155,7 +155,7 @@ class QuantizedConv2D(_WithKernel, layers.Conv2D):
 
     kernel_axis = 3
 
-    def apply_kernel(self, inputs, kernel):
+    def _apply(self, inputs, kernel):
         return self.convolution_op(inputs, kernel)
 
 
@@ -165,7 +165,7 @@ class QuantizedDepthwiseConv2D(_WithKernel, layers.DepthwiseConv2D):
 
     kernel_axis = 2
 
-    def apply_kernel(self, inputs, kernel):
+    def _apply(self, inputs, kernel):
         return _depthwise(self, inputs, kernel)
 
 
@@ -173,8 +173,8 @@ class QuantizedDepthwiseConv2D(_WithKernel, layers.DepthwiseConv2D):
 class QuantizedSeparableConv2D(_Activated, layers.SeparableConv2D):
     """`keras.layers.SeparableConv2D`, both of its kernels rounded."""
 
-    def add_hooks(self):
-        super().add_hooks()
+    def _add_hooks(self):
+        super()._add_hooks()
         quantization = self.quantization
         self.rounded_depthwise_kernel = quantization.kernel(
             "rounded_depthwise_kernel", 2
@@ -202,7 +202,7 @@ class QuantizedSeparableConv2D(_Activated, layers.SeparableConv2D):
         )
         if self.use_bias:
             x = ops.add(x, self.bias)
-        return self.activate(x)
+        return self._activate(x)
 
 
 def _depthwise(layer, inputs, kernel):
@@ -235,7 +235,7 @@ class QuantizedActivation(_Activated, layers.Activation):
     """`keras.layers.Activation` with one of `FUNCTIONS`, rounded."""
 
     def call(self, inputs):
-        return self.activate(inputs)
+        return self._activate(inputs)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -243,7 +243,7 @@ class QuantizedReLU(_Activated, layers.ReLU):
     """`keras.layers.ReLU`, plain or up to 6, rounded."""
 
     def call(self, inputs):
-        return self.activate(inputs)
+        return self._activate(inputs)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -251,7 +251,7 @@ class QuantizedSoftmax(_Activated, layers.Softmax):
     """`keras.layers.Softmax` over the last axis, rounded."""
 
     def call(self, inputs, mask=None):
-        return self.activate(inputs)
+        return self._activate(inputs)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

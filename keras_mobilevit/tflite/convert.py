@@ -110,10 +110,10 @@ def convert(
             - `"int8"`: every operation in integers.
             - `"int8_mixed"`: convolutions and SiLU in int8, attention cores
               and normalizations in float: the fastest on a CPU.
-        calibration_data: for `"int8"` and `"int8_mixed"` of a float model: some
-            hundred typical pictures as the model takes them; an array `(n, height,
-            width, channels)`, or a `tf.data.Dataset` or another iterable of
-            batches, with or without labels.
+        calibration_data: for `"int8"` and `"int8_mixed"` of a float model:
+            some hundred typical pictures as the model takes them; an array
+            `(n, height, width, channels)`, or a `tf.data.Dataset` or another
+            iterable of batches, with or without labels.
         equalize: whether integer precisions start from the equalised model
             (`keras_mobilevit.quantization.equalize`), which computes the same
             and loses less.
