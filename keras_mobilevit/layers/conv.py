@@ -177,7 +177,7 @@ class _BaseConvNormAct(QuantizableLayer):
             padding = "valid"
         x = self._convolve(
             x,
-            self.rounded_kernel(ops.convert_to_tensor(self.kernel)),
+            self.rounded_kernel(self.kernel.value),
             strides=self.strides,
             padding=padding,
             data_format="channels_last",
@@ -351,7 +351,7 @@ class InvertedResidual(QuantizableLayer):
         self.project = ConvNormAct(
             filters, 1, activation=None, name="project", **self.inherited()
         )
-        self.residual_sum = self.rounding("activation", "residual_sum")
+        self.residual_sum = EXACT  # until it is known whether there is one
 
     def build(self, input_shape):
         channels = known_channels(input_shape, "InvertedResidual")
@@ -368,6 +368,7 @@ class InvertedResidual(QuantizableLayer):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
         if self.has_residual:
+            self.residual_sum = self.rounding("activation", "residual_sum")
             self.residual_sum.build(shape)
         self.built = True
 

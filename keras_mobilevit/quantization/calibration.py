@@ -140,6 +140,12 @@ def model_pictures(model: keras.Model, data: Any) -> np.ndarray:
             f"{MAX_PICTURES} are better.",
             stacklevel=3,
         )
+    if np.array_equal(pictures.min(0), pictures.max(0)):
+        warnings.warn(
+            "The pictures in `calibration_data` are all alike: no range can "
+            "be measured on them. Pass typical pictures.",
+            stacklevel=3,
+        )
     pixels = takes_pixels(model)
     warn_of_scaled_pictures(pictures, "calibration_data", pixels)
     return with_full_range(pictures, 255.0 if pixels else 1.0)

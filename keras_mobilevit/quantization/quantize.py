@@ -138,8 +138,8 @@ def bake(model: keras.Model) -> keras.Model:
         for name, rounding in vars(layer).items():
             if isinstance(rounding, RoundedKernel):
                 name = name.removeprefix("rounded_")
-                kernel = keras.ops.convert_to_tensor(getattr(layer, name))
-                getattr(places[trail], name).assign(rounding(kernel))
+                rounded = rounding(getattr(layer, name).value)
+                getattr(places[trail], name).assign(rounded)
     return baked
 
 
@@ -224,9 +224,9 @@ def _faults(model: keras.Model) -> Iterator[str]:
             )
         elif isinstance(layer, keras.Model):
             yield from _faults(layer)
-        elif isinstance(layer, QuantizableLayer) or type(layer) in (
-            stock.CARRYING
-        ):
+        elif getattr(layer, "interpolation", None) == "nearest":
+            yield f"{what}: its interpolation must be 'bilinear'"
+        elif isinstance(layer, (QuantizableLayer, *stock.CARRYING)):
             continue
         elif type(layer) is keras.layers.LayerNormalization:
             yield f"{what}: use keras_mobilevit.layers.LayerNorm"

@@ -132,8 +132,7 @@ class _WithKernel(_Activated):
         self.rounded_kernel.build(self.kernel.shape)
 
     def call(self, inputs):
-        kernel = ops.convert_to_tensor(self.kernel)
-        x = self._apply(inputs, self.rounded_kernel(kernel))
+        x = self._apply(inputs, self.rounded_kernel(self.kernel.value))
         if self.use_bias:
             x = ops.add(x, self.bias)
         return self._activate(x)
@@ -191,12 +190,11 @@ class QuantizedSeparableConv2D(_Activated, layers.SeparableConv2D):
         self.rounded_between.build()
 
     def call(self, inputs):
-        kernel = ops.convert_to_tensor(self.depthwise_kernel)
-        x = _depthwise(self, inputs, self.rounded_depthwise_kernel(kernel))
-        kernel = ops.convert_to_tensor(self.pointwise_kernel)
+        kernel = self.rounded_depthwise_kernel(self.depthwise_kernel.value)
+        x = _depthwise(self, inputs, kernel)
         x = ops.conv(
             self.rounded_between(x),
-            self.rounded_pointwise_kernel(kernel),
+            self.rounded_pointwise_kernel(self.pointwise_kernel.value),
             padding="valid",
             data_format="channels_last",
         )
@@ -255,8 +253,24 @@ class QuantizedSoftmax(_Activated, layers.Softmax):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class QuantizedRescaling(_RoundedAfter, layers.Rescaling):
-    """`keras.layers.Rescaling`, rounded."""
+class QuantizedRescaling(_Quantized, layers.Rescaling):
+    """`keras.layers.Rescaling` by one number, rounded after each step."""
+
+    def _add_hooks(self):
+        super()._add_hooks()
+        self.rounded_scaled = EXACT
+        if self.offset:
+            self.rounded_scaled = self.quantization.activation("rounded_scaled")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.rounded_scaled.build(input_shape)
+
+    def call(self, inputs):
+        x = ops.cast(inputs, self.compute_dtype) * self.scale
+        if self.offset:
+            x = self.rounded_scaled(x) + self.offset
+        return self.rounded_outputs(x)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -102,6 +102,7 @@ _CARRYING = {
     "SLICE",
     "SQUEEZE",
     "STRIDED_SLICE",
+    "TILE",
     "TRANSPOSE",
 }
 

@@ -1,0 +1,454 @@
+"""Quantization-aware models: what they compute, save, train and become."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mobilevit import quantization
+from keras_mobilevit import tflite
+from keras_mobilevit.layers import ConvNormAct
+from keras_mobilevit.layers import LayerNorm
+from keras_mobilevit.layers import MobileViTBlock
+from keras_mobilevit.quantization import graph
+from keras_mobilevit.quantization import stock
+from keras_mobilevit.quantization.quantizers import RoundedActivation
+from keras_mobilevit.quantization.quantizers import RoundedKernel
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_pictures):
+    return tiny_pictures.astype("float32")
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny_model, pictures):
+    return quantization.quantize_model(tiny_model, pictures)
+
+
+def predict(model, pictures):
+    return model.predict(pictures, verbose=0)
+
+
+def noise_db(expected, found):
+    error = np.square(expected - found).sum()
+    return 10 * np.log10(np.square(expected).sum() / error)
+
+
+def compiled(model, **options):
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        "sparse_categorical_crossentropy",
+        **options,
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.arange(48) % 7
+
+
+# What it computes
+
+
+def test_it_rounds_and_stays_close(tiny_model, quantized, pictures):
+    expected, found = (
+        predict(tiny_model, pictures),
+        predict(quantized, pictures),
+    )
+    assert 10 < noise_db(expected, found) < 60
+    assert quantization.is_quantized(quantized)
+    assert not quantization.is_quantized(tiny_model)
+
+
+def test_activations_take_no_more_than_256_values(quantized, pictures):
+    seen = {}
+
+    def record(layer, inputs, outputs):
+        seen[layer.path] = outputs
+
+    roundings = [
+        layer
+        for layer in graph.find(quantized, RoundedActivation)
+        if layer.name not in ("concatenated",)
+    ]
+    with graph.watching(roundings, record):
+        quantized(pictures, training=False)
+    assert len(seen) > 30
+    for path, values in seen.items():
+        assert len(np.unique(values)) <= 256, path
+
+
+def test_kernels_have_a_grid_for_each_channel(quantized):
+    layer = quantized.get_layer("block1").depthwise
+    rounded = layer.rounded_kernel(layer.kernel.value).numpy()
+    for channel in range(rounded.shape[2]):
+        values = rounded[:, :, channel]
+        steps = values / (np.abs(values).max() / 127)
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+
+
+def test_ranges_are_those_of_the_pictures(tiny_model, pictures):
+    model = quantization.quantize_model(tiny_model, pictures, equalize=False)
+    pooled = keras.Model(
+        tiny_model.inputs, tiny_model.get_layer("avg_pool").output
+    ).predict(pictures, verbose=0)
+    ranges = model.get_layer("avg_pool").rounded_outputs._ranges
+    # With rounded kernels, before activations are rounded.
+    assert ranges["max_var"].numpy() == pytest.approx(pooled.max(), rel=0.05)
+    assert ranges["min_var"].numpy() == pytest.approx(
+        min(0, pooled.min()), rel=0.05, abs=0.01
+    )
+
+
+def test_the_given_model_is_not_changed(tiny_model, pictures):
+    before = tiny_model.get_weights()
+    quantization.quantize_model(tiny_model, pictures)
+    for old, new in zip(before, tiny_model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+# What it is: a Keras model
+
+
+def test_it_saves_loads_and_goes_on_training(
+    tiny_model, pictures, labels, tmp_path
+):
+    def fit(model):
+        keras.utils.set_random_seed(1)
+        model.fit(pictures, labels, batch_size=16, shuffle=False, verbose=0)
+        return model
+
+    def without_dropout(config):
+        for node in graph.own_layers(config):
+            if "dropout" in node["config"]:
+                node["config"]["dropout"] = 0.0
+
+    model = graph.copy_with(tiny_model, without_dropout)
+    model = compiled(quantization.quantize_model(model, pictures))
+    fit(model).save(tmp_path / "qat.keras")
+    loaded = keras.saving.load_model(tmp_path / "qat.keras")
+    np.testing.assert_array_equal(
+        predict(loaded, pictures), predict(model, pictures)
+    )
+    for old, new in zip(model.optimizer.variables, loaded.optimizer.variables):
+        np.testing.assert_array_equal(old.numpy(), new.numpy())
+    np.testing.assert_allclose(
+        predict(fit(loaded), pictures), predict(fit(model), pictures), atol=1e-6
+    )
+    model.summary(print_fn=lambda *args, **kwargs: None)
+    assert len(loaded.weights) == len(model.weights)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_training_lowers_the_loss(tiny_model, pictures, labels, jit_compile):
+    model = quantization.quantize_model(tiny_model, pictures)
+    compiled(model, jit_compile=jit_compile)
+    before = [r._ranges["max_var"].numpy() for r in moving(model)]
+    losses = model.fit(
+        pictures, labels, batch_size=16, epochs=4, verbose=0
+    ).history["loss"]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    after = [r._ranges["max_var"].numpy() for r in moving(model)]
+    assert not np.allclose(before, after)
+
+
+def moving(model):
+    return [
+        layer
+        for layer in graph.find(model, RoundedActivation)
+        if layer.bounds is None
+    ]
+
+
+def test_batch_norms_freeze_if_asked(tiny_model, pictures, labels, tmp_path):
+    model = quantization.quantize_model(
+        tiny_model, pictures, freeze_batch_norm=True
+    )
+    model.save(tmp_path / "qat.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "qat.keras")):
+        norm = each.get_layer("block1").expand.norm
+        before = norm.get_weights()
+        compiled(each).fit(pictures, labels, batch_size=16, verbose=0)
+        for old, new in zip(before, norm.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_mixed_precision_trains(pictures, labels):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        image = keras.Input((32, 32, 3))
+        x = keras.layers.Rescaling(1 / 255)(image)
+        x = ConvNormAct(8, strides=4, name="stem")(x)
+        x = MobileViTBlock(8, 1, heads=2, name="block")(x)
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.Dense(
+            7, activation="softmax", dtype="float32", name="head"
+        )(x)
+        model = quantization.quantize_model(keras.Model(image, x), pictures)
+        losses = compiled(model).fit(pictures, labels, verbose=0).history
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(losses["loss"]).all()
+
+
+def test_strip_gives_the_float_model_back(tiny_model, quantized, pictures):
+    plain = quantization.strip(quantized)
+    assert not quantization.is_quantized(plain)
+    expected = predict(tiny_model, pictures)
+    assert np.abs(predict(plain, pictures) - expected).max() < 1e-5
+    kinds = [type(layer) for layer in tiny_model.layers]
+    assert [type(layer) for layer in plain.layers] == kinds
+    # It can start over.
+    assert quantization.is_quantized(
+        quantization.quantize_model(plain, pictures, equalize=False)
+    )
+
+
+def test_baked_kernels_compute_the_same(quantized, pictures):
+    baked = quantization.bake(quantized)
+    assert not graph.find(baked, RoundedKernel)
+    np.testing.assert_array_equal(
+        predict(baked, pictures), predict(quantized, pictures)
+    )
+
+
+def test_the_process_stays_as_it_was(tmp_path):
+    """tfmot would turn `tf.keras` into the legacy Keras."""
+    code = (
+        "import os, tensorflow as tf, keras, numpy as np\n"
+        "from keras_mobilevit import quantization\n"
+        "i = keras.Input((8, 8, 3)); x = keras.layers.Conv2D(4, 3)(i)\n"
+        "x = keras.layers.GlobalAveragePooling2D()(x)\n"
+        "data = np.random.default_rng(0).uniform(0, 1, (32, 8, 8, 3))\n"
+        "quantization.quantize_model(keras.Model(i, x), data)\n"
+        "print(tf.keras.version()[0], 'TF_USE_LEGACY_KERAS' in os.environ)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert run.stdout.split() == ["3", "False"], run.stderr
+
+
+# What becomes of it: a file
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8_mixed"])
+def test_the_file_computes_what_the_model_does(
+    quantized, pictures, precision, tmp_path
+):
+    path = tmp_path / "a.tflite"
+    report = tflite.convert(
+        quantized, path, precision=precision, input_dtype="float32"
+    )
+    found = tflite.inspect(path)
+    kernels = [op for op in found.ops if op.per_channel is not None]
+    assert kernels and all(op.per_channel for op in kernels)
+    assert (report.float_ops == 0) == (precision == "int8")
+    compared = tflite.compare(path, quantized, pictures)
+    assert compared.sqnr_db > 20 and compared.agreement > 0.9
+
+
+def test_a_trained_model_keeps_its_file(tiny_model, pictures, labels, tmp_path):
+    model = compiled(quantization.quantize_model(tiny_model, pictures))
+    model.fit(pictures, labels, batch_size=16, epochs=3, verbose=0)
+    path = tmp_path / "a.tflite"
+    report = tflite.convert(model, path, precision="int8")
+    assert report.float_ops == 0 and report.min_runtime == "2.5.0"
+    model.save(tmp_path / "a.keras")
+    again = tmp_path / "b.tflite"
+    tflite.convert(tmp_path / "a.keras", again, precision="int8")
+    assert path.stat().st_size == again.stat().st_size
+    tflite.convert(
+        model, path, precision="int8", input_dtype="float32", overwrite=True
+    )
+    assert tflite.compare(path, model, pictures).sqnr_db > 18
+
+
+def test_other_precisions_are_for_float_models(quantized, tmp_path):
+    with pytest.raises(ValueError, match="quantization.strip"):
+        tflite.convert(quantized, tmp_path / "a", precision="float32")
+
+
+# Users' own models
+
+
+def everything_around():
+    """Stock layers of every kind around a block, nested and merged."""
+    layers = keras.layers
+    inner_image = keras.Input((16, 16, 8))
+    x = ConvNormAct(8, name="inner_conv")(inner_image)
+    x = MobileViTBlock(8, 1, heads=2, name="inner_block")(x)
+    backbone = keras.Model(inner_image, x, name="backbone")
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="scale")(image)
+    x = layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="c")(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.ReLU(6, name="relu6")(x)
+    x = backbone(x)
+    y = layers.SeparableConv2D(8, 3, padding="same", name="sep")(x)
+    y = layers.Activation("silu", name="silu")(y)
+    z = layers.DepthwiseConv2D(3, padding="same", name="dw")(x)
+    z = layers.BatchNormalization(name="bn2")(z)
+    x = layers.Add(name="add")([y, z])
+    x = layers.Concatenate(name="cat")([x, y])
+    x = layers.MaxPooling2D(name="max")(x)
+    gate = layers.Dense(16, activation="sigmoid", name="gate")(x)
+    x = layers.Multiply(name="mul")([x, gate])
+    x = layers.UpSampling2D(interpolation="bilinear", name="up")(x)
+    x = layers.AveragePooling2D(2, name="avg")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dropout(0.1, name="drop")(x)
+    x = layers.Dense(8, activation="tanh", name="tanh")(x)
+    x = layers.Dense(5, name="logits")(x)
+    x = layers.Softmax(name="softmax")(x)
+    return keras.Model(image, x, name="user")
+
+
+def test_stock_layers_around_ours(pictures, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = everything_around()
+    quantized = quantization.quantize_model(model, pictures)
+    expected = predict(model, pictures)
+    assert noise_db(expected, predict(quantized, pictures)) > 15
+    path = tmp_path / "a.tflite"
+    report = tflite.convert(
+        quantized, path, precision="int8", input_dtype="float32"
+    )
+    assert report.float_ops == 0
+    assert tflite.compare(path, quantized, pictures).sqnr_db > 20
+    plain = quantization.strip(quantized)
+    assert np.abs(predict(plain, pictures) - expected).max() < 1e-5
+    quantized.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    np.testing.assert_array_equal(
+        predict(loaded, pictures), predict(quantized, pictures)
+    )
+
+
+def test_sequential_models(pictures, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Rescaling(1 / 255, name="scale"),
+            ConvNormAct(8, strides=4, name="stem"),
+            keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(5, activation="softmax", name="head"),
+        ]
+    )
+    quantized = quantization.quantize_model(model, pictures)
+    report = tflite.convert(quantized, tmp_path / "a", precision="int8")
+    assert report.float_ops == 0
+
+
+@pytest.mark.parametrize(
+    "parent", list(stock.QUANTIZED), ids=lambda c: c.__name__
+)
+def test_quantized_forms_keep_their_config(parent):
+    cls = stock.QUANTIZED[parent]
+    assert issubclass(cls, parent) and cls.__name__.endswith(parent.__name__)
+
+
+# What is refused
+
+
+def model_of(*layers, shape=(8, 8, 4)):
+    image = x = keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            [keras.layers.LayerNormalization(name="a")],
+            "'a' .*keras_mobilevit.layers.LayerNorm",
+        ),
+        ([keras.layers.Conv1D(3, 3, name="a")], "'a' \\(Conv1D\\)"),
+        (
+            [keras.layers.BatchNormalization(name="a")],
+            "'a' .*does not follow a convolution",
+        ),
+        (
+            [keras.layers.Conv2D(3, 3, activation="gelu", name="a")],
+            "'a' .*activation must be one of",
+        ),
+        ([keras.layers.UpSampling2D(name="a")], "'a' .*'bilinear'"),
+        (
+            [keras.layers.Conv2D(3, 3), lambda x: x + 1.0],
+            "operation and no layer",
+        ),
+        (
+            [
+                keras.layers.PReLU(name="first"),
+                keras.layers.EinsumDense("abcd,de->abce", (8, 8, 5), name="b"),
+            ],
+            "'first'.*'b'",
+        ),
+    ],
+)
+def test_unsupported_layers_are_named(layers, message):
+    shape = (8, 4) if isinstance(layers[0], keras.layers.Conv1D) else (8, 8, 4)
+    data = np.zeros((32, *shape), "float32")
+    with pytest.raises(ValueError, match=message):
+        quantization.quantize_model(model_of(*layers, shape=shape), data)
+
+
+def test_subclassed_models_are_refused():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match="functional or sequential"):
+        quantization.quantize_model(Own(), np.zeros((32, 8, 8, 3)))
+
+
+def test_twice_and_never(tiny_model, quantized, pictures):
+    with pytest.raises(ValueError, match="quantized already.*tiny"):
+        quantization.quantize_model(quantized, pictures)
+    with pytest.raises(ValueError, match="must come from"):
+        quantization.strip(tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "`calibration_data` is needed"),
+        (np.zeros((0, 32, 32, 3)), "must hold pictures"),
+        (np.zeros((40, 16, 16, 3)), "must have the shape"),
+        (np.full((40, 32, 32, 3), np.nan), "must hold finite"),
+        ("pictures", "must be an array"),
+    ],
+)
+def test_bad_calibration_data(tiny_model, data, message):
+    with pytest.raises(ValueError, match=message):
+        quantization.quantize_model(tiny_model, data)
+
+
+def test_few_and_constant_pictures_warn(tiny_model, pictures):
+    with pytest.warns(UserWarning, match="only 4 pictures"):
+        quantization.quantize_model(tiny_model, pictures[:4])
+    with pytest.warns(UserWarning, match="all alike"):
+        quantization.quantize_model(tiny_model, np.full_like(pictures, 100))
+
+
+def test_a_norm_of_ones_own_is_rounded(tmp_path):
+    image = keras.Input((8, 8, 4))
+    x = ConvNormAct(8, name="conv")(image)
+    x = LayerNorm(name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    data = np.random.default_rng(0).uniform(0, 1, (40, 8, 8, 4))
+    model = quantization.quantize_model(
+        keras.Model(image, x), data.astype("float32")
+    )
+    report = tflite.convert(model, tmp_path / "a", precision="int8")
+    assert report.float_ops == 0
