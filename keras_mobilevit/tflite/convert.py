@@ -22,7 +22,9 @@ from keras_mobilevit.tflite.targets import PRECISIONS
 from keras_mobilevit.tflite.targets import TARGETS
 
 #: Precisions whose activations are integers: they need calibration.
-INTEGER = ("int8", "int8_mixed")
+INTEGER = ("int8", "int8_mixed", "int16x8")
+#: Those that a quantization-aware model can be written with.
+TRAINED = ("int8", "int8_mixed")
 INPUT_DTYPES = ("uint8", "int8", "float32")
 #: The newest runtime that the Edge TPU compiler and old phones understand.
 MAX_RUNTIME = (2, 5, 0)
@@ -108,18 +110,20 @@ def convert(
             - `"float16"`: weights in half precision.
             - `"dynamic_int8"`: int8 weights, float activations.
             - `"int8"`: every operation in integers.
+            - `"int16x8"`: int8 weights, int16 activations: exact, and slow
+              where there are no fast kernels for it, as on x86.
             - `"int8_mixed"`: convolutions and SiLU in int8, attention cores
               and normalizations in float: the fastest on a CPU.
-        calibration_data: for `"int8"` and `"int8_mixed"` of a float model:
-            some hundred typical pictures as the model takes them; an array
-            `(n, height, width, channels)`, or a `tf.data.Dataset` or another
+        calibration_data: for integer precisions of a float model: some
+            hundred typical pictures as the model takes them; an array `(n,
+            height, width, channels)`, or a `tf.data.Dataset` or another
             iterable of batches, with or without labels.
         equalize: whether integer precisions start from the equalised model
             (`keras_mobilevit.quantization.equalize`), which computes the same
             and loses less.
         input_dtype: type of the input and of the outputs. `None` for
-            `"uint8"` with integer activations and `"float32"` otherwise,
-            which then is the only choice.
+            `"uint8"` with int8 activations and `"float32"` otherwise, which
+            then is the only choice.
         input_shape: `(height, width)` for a model that takes any size, or
             for another size than the model's own.
         labels: the names of the classes, stored in the file.
@@ -150,10 +154,10 @@ def convert(
         labels = metadata.check_labels(labels, model.outputs[0].shape[-1])
     pictures = None
     if quantization.is_quantized(model):
-        if precision not in INTEGER:
+        if precision not in TRAINED:
             raise ValueError(
                 "A quantization-aware `model` is written with `precision` "
-                f"{' or '.join(map(repr, INTEGER))}; for another pass "
+                f"{' or '.join(map(repr, TRAINED))}; for another pass "
                 "`quantization.strip(model)`. Received: "
                 f"precision={precision!r}"
             )
@@ -168,7 +172,7 @@ def convert(
         _export(model, saved_model, shape)
         if precision in INTEGER:
             data = writers.integer(
-                saved_model, pictures, input_dtype, precision == "int8_mixed"
+                saved_model, pictures, input_dtype, precision
             )
         else:
             data = writers.floating(saved_model, precision)
@@ -226,14 +230,15 @@ def check_promises(
     if precision == "int8" and runtime > MAX_RUNTIME:
         broken.append(f"it needs TFLite {inspection.min_runtime}")
     if precision in INTEGER:
+        dtype = "int16" if precision == "int16x8" else "int8"
         weighted = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
         late = [
             op.name
             for op in inspection.ops
-            if op.name in weighted and op.output_dtypes[0] != "int8"
+            if op.name in weighted and op.output_dtypes[0] != dtype
         ]
         if late:
-            broken.append(f"{len(late)} layers with weights are not int8")
+            broken.append(f"{len(late)} layers with weights are not {dtype}")
     if broken:
         raise ConversionError(
             f"The {precision} file does not keep its promise: "
@@ -261,7 +266,7 @@ def _resolve(target, precision, input_dtype):
             f"{' or '.join(map(repr, row.precisions))}. "
             f"Received: precision={precision!r}"
         )
-    allowed = INPUT_DTYPES if precision in INTEGER else ("float32",)
+    allowed = INPUT_DTYPES if precision in TRAINED else ("float32",)
     input_dtype = allowed[0] if input_dtype is None else input_dtype
     if input_dtype not in allowed:
         raise ValueError(

@@ -3,7 +3,14 @@
 import dataclasses
 
 #: Every precision that `convert` can write, from exact to small.
-PRECISIONS = ("float32", "float16", "dynamic_int8", "int8_mixed", "int8")
+PRECISIONS = (
+    "float32",
+    "float16",
+    "dynamic_int8",
+    "int16x8",
+    "int8_mixed",
+    "int8",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,9 +36,9 @@ def integer(
     saved_model: Path,
     pictures: np.ndarray | None,
     input_dtype: str,
-    mixed: bool,
+    precision: str,
 ) -> bytes:
-    """Writes a file with int8 activations, with LiteRT's quantizer.
+    """Writes a file with integer activations, with LiteRT's quantizer.
 
     The quantizer takes the ranges as they are given, so what is known of a
     range beforehand can be fixed; TensorFlow's own calibration cannot.
@@ -48,7 +48,8 @@ def integer(
         pictures: float32 array of pictures to calibrate on; not needed for a
             quantization-aware model, which brings its ranges.
         input_dtype: `"uint8"`, `"int8"` or `"float32"`, of both ends.
-        mixed: whether attention cores and norms stay float.
+        precision: `"int8"`, `"int8_mixed"` (attention cores and norms stay
+            float) or `"int16x8"` (weights of 8 bits, activations of 16).
     """
     from litert_quantizer import quantizer
     from litert_quantizer import recipe
@@ -64,15 +65,18 @@ def integer(
         float_file.write_bytes(flatbuffer.write_model(model))
     tensors = model.subgraphs[0].tensors
     graph = flatbuffer.nodes(model)
-    for tensor, low, high in _fixed_ranges(graph, known, tensors):
-        bounds = known[tensors[tensor].name.decode()]
-        bounds["min"] = np.full_like(bounds["min"], low)
-        bounds["max"] = np.full_like(bounds["max"], high)
-
-    rules = recipe.static_wi8_ai8()
+    if precision == "int16x8":
+        rules = recipe.static_wi8_ai16()
+    else:
+        rules = recipe.static_wi8_ai8()
+        for tensor, low, high in _fixed_ranges(graph, known, tensors):
+            bounds = known[tensors[tensor].name.decode()]
+            bounds["min"] = np.full_like(bounds["min"], low)
+            bounds["max"] = np.full_like(bounds["max"], high)
     quantized = rules[0]
     exact = {"algorithm_key": "no_quantize", "op_config": {}}
-    for index in flatbuffer.float_islands(graph) if mixed else ():
+    is_mixed = precision == "int8_mixed"
+    for index in flatbuffer.float_islands(graph) if is_mixed else ():
         names = [tensors[t].name.decode() for t in graph[index].outputs]
         # A rule's pattern is searched in the names of an op's outputs.
         pattern = "^" + re.escape(";".join(names)) + ";$"
