@@ -12,6 +12,7 @@ from absl import flags
 USAGE = """keras-mobilevit: MobileViT from training to a measured TFLite file
 
   keras-mobilevit train      --data_dir pictures --output_dir run
+  keras-mobilevit quantize   run/best.keras --data_dir pictures
   keras-mobilevit convert    run/best.keras model.tflite --data_dir pictures
   keras-mobilevit inspect    model.tflite
   keras-mobilevit evaluate   model.tflite --data_dir pictures
@@ -159,8 +160,8 @@ def _convert_flags(values):
     flags.DEFINE_string(
         "precision",
         None,
-        "float32, float16, dynamic_int8, int8_mixed or int8; by default what "
-        "suits the target",
+        "float32, float16, dynamic_int8, int16x8, int8_mixed or int8; by "
+        "default what suits the target",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -178,10 +179,9 @@ def _convert(values, arguments):
     source, path = _expect(arguments, 2, "MODEL.keras FILE.tflite")
     from keras_mobilevit import files
     from keras_mobilevit import tflite
-    from keras_mobilevit.tflite import convert as module
 
     files.check_writable(path, values.overwrite)
-    model = module.load_model(source)
+    model = tflite.load_model(source)
     labels = values.labels
     if labels is None and (Path(source).parent / "labels.txt").is_file():
         labels = Path(source).parent / "labels.txt"
@@ -200,6 +200,64 @@ def _convert(values, arguments):
         input_dtype=values.input_dtype,
         labels=labels,
         overwrite=values.overwrite,
+    )
+
+
+def _quantize_flags(values):
+    from keras_mobilevit.training import quantized
+
+    _data_flags(values, image_size=False)
+    recipe = quantized.RECIPE
+    flags.DEFINE_integer("epochs", recipe.epochs, "epochs", flag_values=values)
+    flags.DEFINE_float(
+        "learning_rate",
+        recipe.learning_rate,
+        "highest learning rate",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "precision", "int8", "int8 or int8_mixed", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "freeze_batch_norm",
+        False,
+        "keep the batch statistics as they are",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "output_dir", "quantized", "folder for the results", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "resume", False, "go on with the run in it", flag_values=values
+    )
+
+
+def _quantize(values, arguments):
+    (source,) = _expect(arguments, 1, "MODEL.keras")
+    import dataclasses
+
+    import keras
+
+    from keras_mobilevit import tflite
+    from keras_mobilevit import training
+    from keras_mobilevit.training import quantized
+
+    model = tflite.load_model(source)
+    keras.utils.set_random_seed(values.seed)
+    return training.train_quantized(
+        model,
+        _load_data(values, model.input_shape[1]),
+        dataclasses.replace(
+            quantized.RECIPE,
+            epochs=values.epochs,
+            learning_rate=values.learning_rate,
+        ),
+        values.output_dir,
+        precision=values.precision,
+        freeze_batch_norm=values.freeze_batch_norm,
+        resume=values.resume,
+        overwrite=values.overwrite,
+        verbose=0 if values.json else "auto",
     )
 
 
@@ -271,6 +329,7 @@ def _no_flags(values):
 COMMANDS: dict[str, tuple[Callable, Callable]] = {
     "train": (_train_flags, _train),
     "convert": (_convert_flags, _convert),
+    "quantize": (_quantize_flags, _quantize),
     "inspect": (_no_flags, _inspect),
     "evaluate": (_evaluate_flags, _evaluate),
     "benchmark": (_benchmark_flags, _benchmark),

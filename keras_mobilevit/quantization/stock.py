@@ -107,12 +107,14 @@ class _Activated(_Quantized):
         self.rounded_inputs.build()
         self.rounded_gate.build()
 
-    def _activate(self, x):
+    def _activate(self, x, training=None):
         x = self.rounded_inputs(x)
         if self.function == "silu":
             x = x * self.rounded_gate(ops.sigmoid(x))
         elif self.function != "linear":
             x = keras.activations.get(self.function)(x)
+        if training and self.function == "softmax":
+            return x  # a loss needs probabilities finer than 1/256
         return self.rounded_outputs(x)
 
 
@@ -131,11 +133,11 @@ class _WithKernel(_Activated):
         super().build(input_shape)
         self.rounded_kernel.build(self.kernel.shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         x = self._apply(inputs, self.rounded_kernel(self.kernel.value))
         if self.use_bias:
             x = ops.add(x, self.bias)
-        return self._activate(x)
+        return self._activate(x, training)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -232,8 +234,8 @@ class QuantizedBatchNormalization(_Quantized, layers.BatchNormalization):
 class QuantizedActivation(_Activated, layers.Activation):
     """`keras.layers.Activation` with one of `FUNCTIONS`, rounded."""
 
-    def call(self, inputs):
-        return self._activate(inputs)
+    def call(self, inputs, training=None):
+        return self._activate(inputs, training)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -248,8 +250,8 @@ class QuantizedReLU(_Activated, layers.ReLU):
 class QuantizedSoftmax(_Activated, layers.Softmax):
     """`keras.layers.Softmax` over the last axis, rounded."""
 
-    def call(self, inputs, mask=None):
-        return self._activate(inputs)
+    def call(self, inputs, mask=None, training=None):
+        return self._activate(inputs, training)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -3,6 +3,7 @@
 from keras_mobilevit.tflite.benchmark import benchmark
 from keras_mobilevit.tflite.convert import ConversionError
 from keras_mobilevit.tflite.convert import convert
+from keras_mobilevit.tflite.convert import load_model
 from keras_mobilevit.tflite.evaluate import compare
 from keras_mobilevit.tflite.evaluate import evaluate
 from keras_mobilevit.tflite.inspect import inspect
@@ -15,5 +16,6 @@ __all__ = [
     "convert",
     "evaluate",
     "inspect",
+    "load_model",
     "predict",
 ]

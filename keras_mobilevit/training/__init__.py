@@ -2,7 +2,16 @@
 
 from keras_mobilevit.training.fit import TrainingReport
 from keras_mobilevit.training.fit import train
+from keras_mobilevit.training.quantized import QuantizationReport
+from keras_mobilevit.training.quantized import train_quantized
 from keras_mobilevit.training.recipe import Recipe
 from keras_mobilevit.training.recipe import SmoothedCrossentropy
 
-__all__ = ["Recipe", "SmoothedCrossentropy", "TrainingReport", "train"]
+__all__ = [
+    "QuantizationReport",
+    "Recipe",
+    "SmoothedCrossentropy",
+    "TrainingReport",
+    "train",
+    "train_quantized",
+]

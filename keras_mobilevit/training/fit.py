@@ -279,13 +279,15 @@ def _gives_logits(model: keras.Model, dataset: Dataset) -> bool:
             f"Received: model.output_shape={model.output_shape}, {classes} "
             "classes"
         )
+    last = model.layers[-1]
+    activation = getattr(last, "activation", None)
+    if activation is keras.activations.softmax:
+        return False
     output = keras.ops.convert_to_numpy(
         model(np.zeros((1, size, size, 3), "float32"), training=False)
     )[0]
     if (output >= 0).all() and abs(output.sum() - 1) < 0.05:
         return False
-    last = model.layers[-1]
-    activation = getattr(last, "activation", None)
     if activation in (None, keras.activations.linear):
         return True
     raise ValueError(
