@@ -167,7 +167,34 @@ def lift_ranges(model: Any) -> dict[int, tuple[float, float]]:
         for named in signature.outputs:
             index = int(named.tensorIndex)
             named.tensorIndex = alias.get(index, index)
-    return lifted
+    places = _drop_unused_tensors(model)
+    return {places[t]: bounds for t, bounds in lifted.items() if t in places}
+
+
+def _drop_unused_tensors(model):
+    """Removes tensors that nothing touches; returns the others' new places."""
+    graph = model.subgraphs[0]
+    lists = [(op, name) for op in graph.operators for name in _TENSOR_LISTS]
+    lists += [(graph, "inputs"), (graph, "outputs")]
+    used = {
+        int(t)
+        for owner, name in lists
+        for t in (() if getattr(owner, name) is None else getattr(owner, name))
+        if t >= 0
+    }
+    places = {old: new for new, old in enumerate(sorted(used))}
+    graph.tensors = [graph.tensors[t] for t in sorted(used)]
+    for owner, name in lists:
+        if getattr(owner, name) is not None:
+            kept = [places.get(int(t), -1) for t in getattr(owner, name)]
+            setattr(owner, name, kept)
+    for signature in model.signatureDefs or []:
+        for named in signature.inputs + signature.outputs:
+            named.tensorIndex = places[int(named.tensorIndex)]
+    return places
+
+
+_TENSOR_LISTS = ("inputs", "outputs", "intermediates")
 
 
 def int8_ends_to_uint8(model: Any) -> None:
