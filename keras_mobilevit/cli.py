@@ -1,7 +1,9 @@
 """The command `keras-mobilevit`: flags in, library calls, text or JSON out."""
 
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
@@ -337,6 +339,26 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
+def _help(name, values):
+    (usage,) = (
+        line.strip()
+        for line in USAGE.splitlines()
+        if line.startswith(f"  keras-mobilevit {name} ")
+    )
+    lines = [re.sub(" +", " ", usage), ""]
+    for flag in values.get_flags_for_module(__name__):
+        default = "" if flag.default is None else f" [{flag.default}]"
+        first = f"  --{flag.name:18} "
+        rest = " " * len(first)
+        lines += textwrap.wrap(
+            f"{flag.help}{default}",
+            80,
+            initial_indent=first,
+            subsequent_indent=rest,
+        )
+    return "\n".join(lines)
+
+
 def _expect(arguments, count, wanted):
     if len(arguments) != count:
         raise UsageError(f"The command takes {wanted}. Received: {arguments}")
@@ -386,7 +408,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = values([name, *rest])[1:]
         if values.help:
-            print(f"keras-mobilevit {name}\n\n{values.get_help()}")
+            print(_help(name, values))
             return 0
         _show(run(values, arguments), values.json)
     except (ValueError, OSError, RuntimeError, flags.Error) as error:

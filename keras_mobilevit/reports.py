@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import math
+import os
 from collections.abc import Sequence
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +16,28 @@ class Report:
     """
 
     def to_json(self) -> str:
-        """Returns the report as indented JSON, keys in field order."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        """Returns the report as indented JSON, keys in field order.
+
+        NaN and infinity, which JSON does not have, become `null`.
+        """
+        return json.dumps(
+            _plain(dataclasses.asdict(self)), indent=2, allow_nan=False
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Turns NumPy's numbers, arrays and paths into what JSON has."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

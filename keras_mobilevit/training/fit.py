@@ -158,7 +158,7 @@ def train(
             f"Received: {model.name!r}, which ends in "
             f"{model.layers[-1].name!r}"
         )
-    folder = _prepare(Path(output_dir), resume, overwrite)
+    folder = prepare_folder(Path(output_dir), resume, overwrite)
     state = _first_state(recipe, dataset)
     if (folder / CHECKPOINT).exists():
         saved = checkpoint.load_state(folder / CHECKPOINT)
@@ -297,8 +297,11 @@ def _gives_logits(model: keras.Model, dataset: Dataset) -> bool:
     )
 
 
-def _prepare(folder: Path, resume: bool, overwrite: bool) -> Path:
-    """Makes the folder; removes what an earlier run or a kill left."""
+def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """Makes the folder of a run; removes what an earlier one left.
+
+    Args and errors are those of `train`.
+    """
     if resume and overwrite:
         raise ValueError(
             "`resume` and `overwrite` exclude each other. "

@@ -120,7 +120,7 @@ def train_quantized(
         FileExistsError: `output_dir` holds a run, and neither `resume` nor
             `overwrite` is set.
     """
-    folder = Path(output_dir)
+    folder = fit.prepare_folder(Path(output_dir), resume, overwrite)
     quantized = quantization.quantize_model(
         model, dataset.calibration, freeze_batch_norm=freeze_batch_norm
     )
