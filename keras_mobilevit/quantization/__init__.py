@@ -10,15 +10,19 @@ from keras_mobilevit.quantization.quantize import bake
 from keras_mobilevit.quantization.quantize import is_quantized
 from keras_mobilevit.quantization.quantize import quantize_model
 from keras_mobilevit.quantization.quantize import strip
+from keras_mobilevit.quantization.sensitivity import Sensitivity
+from keras_mobilevit.quantization.sensitivity import sensitivity
 
 __all__ = [
     "Equalization",
+    "Sensitivity",
     "bake",
     "calibration_pictures",
     "equalize",
     "is_quantized",
     "model_pictures",
     "quantize_model",
+    "sensitivity",
     "strip",
     "takes_pixels",
     "warn_of_scaled_pictures",

@@ -116,13 +116,15 @@ class _Host:
         )
 
 
-class _Rounding(keras.layers.Layer):
+class Rounding(keras.layers.Layer):
     """A layer around a quantizer. Its weights are the ranges."""
 
     def __init__(self, **kwargs):
         kwargs.pop("dtype", None)
         super().__init__(dtype="float32", autocast=False, **kwargs)
         self._ranges = None
+        #: A boolean tensor: whether to round at all. `None` for always.
+        self.switch = None
 
     def _add_ranges(self, shape):
         self._ranges = self.quantizer.build(shape, "range", _Host(self)) or {}
@@ -132,6 +134,8 @@ class _Rounding(keras.layers.Layer):
         ranges = {name: v.value for name, v in self._ranges.items()}
         exact = ops.cast(x, "float32")
         rounded = self.quantizer(exact, bool(training), ranges)
+        if self.switch is not None:
+            rounded = ops.where(self.switch, rounded, exact)
         return ops.cast(rounded, x.dtype)
 
     def compute_output_shape(self, input_shape):
@@ -139,7 +143,7 @@ class _Rounding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RoundedActivation(_Rounding):
+class RoundedActivation(Rounding):
     """Rounds a tensor, or several with one common range, to 8 bits.
 
     A range that is not fixed follows the minima and maxima of the training
@@ -196,6 +200,14 @@ class RoundedActivation(_Rounding):
             self.observed.append((float(x.min()), float(x.max())))
         return inputs
 
+    def range(self) -> tuple[float, float]:
+        """Returns the range, measured or fixed."""
+        if self.bounds is not None:
+            return self.bounds
+        return tuple(
+            float(self._ranges[name].numpy()) for name in ("min_var", "max_var")
+        )
+
     def set_range(self, low: float, high: float) -> None:
         """Sets the measured range, widened so that it holds zero."""
         if self.bounds is None:
@@ -212,7 +224,7 @@ class RoundedActivation(_Rounding):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RoundedKernel(_Rounding):
+class RoundedKernel(Rounding):
     """Rounds a weight to 8 bits, symmetrically (tfmot's `LastValueQuantizer`).
 
     Its ranges are those of the weight's present values, in inference too: a
