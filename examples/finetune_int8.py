@@ -7,7 +7,8 @@ pixels, MobileViT-XXS from a random start.
     python examples/finetune_int8.py --data_dir flowers --model MobileViT_XS \
         --image_size 256 --weights imagenet
 
-Cost and result are in the README, section "Measured".
+It takes two to three minutes on two cores and ends near 98 % for each file;
+measured tables are in the README, section "Measured".
 """
 
 import dataclasses
