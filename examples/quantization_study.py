@@ -109,7 +109,7 @@ class Study(reports.Report):
             axes.plot(
                 [r["file"] for r in rows],
                 [100 * r["top1"] for r in rows],
-                "o-",
+                "o",
                 label=f"sigma {sigma}, seed {seed}",
             )
         axes.set(ylabel="top-1 of the file, %", ylim=(0, 101))
