@@ -100,6 +100,7 @@ class TrainingReport(Report):
             axes.plot(epochs, self.history[name], ".-", label="train")
             axes.plot(epochs, self.history[f"val_{name}"], ".-", label="val")
             axes.set(xlabel="epoch", ylabel=name)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
             axes.legend()
         with atomic_path(path, overwrite) as temporary:
