@@ -20,6 +20,8 @@ from keras_mobilevit.quantization.rounding import signal_to_noise
 MAX_FACTOR = 1000.0
 #: Rows of each tensor that the errors are measured on.
 ROWS = 2048
+#: dB that a place must win if it adds an operation to the file.
+LEAST_GAIN = 3.0
 #: How far to go towards full equalisation.
 STRENGTHS = (0.5, 1.0)
 #: How symmetric a gate's tensors may become.
@@ -144,7 +146,7 @@ def gate(block: InvertedResidual, seen: dict) -> Site:
     trials = [_factors(tensors, True, balance) for balance in BALANCES]
     factors = max(trials, key=noise)
     before, after = noise(ones), noise(factors)
-    if after <= before:
+    if after < before + LEAST_GAIN:
         return make_site(act, "gate", 0.0, ones, before, before)
     _scale_outputs(block.expand, factors)
     act.gate_scale.assign(scale / factors)
@@ -168,6 +170,8 @@ def feed_forward(block: TransformerBlock, seen: dict) -> Site:
     strength, factors, before, after = _best(
         [_factors(tensors, False, balance) for balance in BALANCES], noise
     )
+    if after < before + LEAST_GAIN:
+        strength, factors, after = 0.0, np.ones_like(factors), before
     if strength:
         _scale_outputs(block.ffn_expand, factors)
         act.gate_scale.assign(scale / factors)
