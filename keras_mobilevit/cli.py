@@ -1,9 +1,10 @@
 """The command `keras-mobilevit`: flags in, library calls, text or JSON out."""
 
+import dataclasses
 import os
-import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,59 +12,95 @@ from typing import Any
 
 from absl import flags
 
-USAGE = """keras-mobilevit: MobileViT from training to a measured TFLite file
+from keras_mobilevit.version import __version__
 
-  keras-mobilevit train      --data_dir pictures --output_dir run
-  keras-mobilevit quantize   run/best.keras --data_dir pictures
-  keras-mobilevit convert    run/best.keras model.tflite --data_dir pictures
-  keras-mobilevit inspect    model.tflite
-  keras-mobilevit evaluate   model.tflite --data_dir pictures
-  keras-mobilevit benchmark  a.tflite b.tflite
-  keras-mobilevit predict    model.tflite picture.jpg
+_HELP = {"-h", "-help", "--help"}
+_INTERRUPTED = 130  # as shells count it
 
-`keras-mobilevit COMMAND --help` lists the flags of a command.
-"""
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    float: flags.DEFINE_float,
+    int: flags.DEFINE_integer,
+    list: flags.DEFINE_multi_integer,
+    str: flags.DEFINE_string,
+}
+
+# Each flag has its default, or the type of a value without one, and its help.
+_JSON = {"json": (False, "print the report as JSON")}
+_OUTPUT = {"overwrite": (False, "replace what exists"), **_JSON}
+_RUN = {"resume": (False, "go on with the run in --output_dir"), **_OUTPUT}
+_DATA = {
+    "data_dir": (
+        str,
+        "folder with train/ and val/, or of class folders, of which a part "
+        "validates; with --dataset, where tensorflow-datasets keeps its data",
+    ),
+    "dataset": (str, "'digits' (built in) or a name of tensorflow-datasets"),
+    "download": (False, "let tensorflow-datasets download"),
+    "batch_size": (32, "pictures in a batch"),
+    "seed": (0, "what all chance depends on, the split into train and val too"),
+}
+_TRAIN = {
+    **_DATA,
+    "image_size": (256, "side of the pictures in pixels"),
+    "model": ("MobileViT_XXS", "MobileViT_XXS, MobileViT_XS or MobileViT_S"),
+    "weights": ("none", "'none', 'imagenet' or a weights file"),
+    "epochs": (20, "passes over the training pictures"),
+    "freeze_epochs": (0, "the first epochs, in which only the head learns"),
+    "learning_rate": (2e-3, "highest learning rate"),
+    "label_smoothing": (0.1, "probability that is spread over all classes"),
+    "weight_decay": (0.01, "of the optimizer, AdamW"),
+    "output_dir": ("run", "folder for the results"),
+    **_RUN,
+}
+_QUANTIZE = {
+    **_DATA,
+    "epochs": (int, "passes over the training pictures; by default 4"),
+    "learning_rate": (float, "highest learning rate; by default 2e-5"),
+    "precision": ("int8", "int8 or int8_mixed"),
+    "freeze_batch_norm": (False, "keep the batch statistics as they are"),
+    "output_dir": ("quantized", "folder for the results"),
+    **_RUN,
+}
+_CONVERT = {
+    **_DATA,
+    "target": ("cpu", "cpu, gpu or edgetpu"),
+    "precision": (
+        str,
+        "float32, float16, dynamic_int8, int16x8, int8_mixed or int8; by "
+        "default what suits the target",
+    ),
+    "input_dtype": (str, "uint8, int8 or float32; by default by precision"),
+    "image_size": (int, "side of the pictures; by default that of the model"),
+    "labels": (str, "a class a line; by default labels.txt beside the model"),
+    **_OUTPUT,
+}
+_EVALUATE = {
+    **_DATA,
+    "threads": (int, "CPU threads; by default all cores"),
+    **_JSON,
+}
+_BENCHMARK = {
+    "threads": (list, "CPU threads, repeatable; by default 1 and all cores"),
+    "runs": (50, "how often each file is timed"),
+    "plot": (str, "PNG file to draw"),
+    **_OUTPUT,
+}
+_PREDICT = {"top": (5, "classes to print"), **_JSON}
 
 
 class UsageError(ValueError):
     """The command line itself is wrong."""
 
 
-def _data_flags(values, image_size=True):
-    flags.DEFINE_string(
-        "dataset",
-        None,
-        "'digits' (built in) or a name of tensorflow-datasets",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "folder with train/ and val/, or of class folders",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "download",
-        False,
-        "let tensorflow-datasets download",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "batch_size", 32, "pictures in a batch", flag_values=values
-    )
-    flags.DEFINE_integer("seed", 0, "seed", flag_values=values)
-    if image_size:
-        flags.DEFINE_integer(
-            "image_size",
-            256,
-            "side of the pictures in pixels",
-            flag_values=values,
-        )
-
-
 def _load_data(values, image_size):
     from keras_mobilevit import data
 
+    if not (values.data_dir or values.dataset):
+        raise UsageError(
+            "Pictures are needed: pass --data_dir or --dataset. "
+            "Received: neither"
+        )
     return data.load(
         values.dataset,
         values.data_dir,
@@ -74,40 +111,58 @@ def _load_data(values, image_size):
     )
 
 
-def _train_flags(values):
-    _data_flags(values)
-    flags.DEFINE_string(
-        "model", "MobileViT_XXS", "name of the builder", flag_values=values
-    )
-    flags.DEFINE_string(
-        "weights",
-        "none",
-        "'none', 'imagenet' or a weights file",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("epochs", 20, "epochs", flag_values=values)
-    flags.DEFINE_integer(
-        "freeze_epochs",
-        0,
-        "epochs at the start in which only the classifier learns",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "learning_rate", 2e-3, "highest learning rate", flag_values=values
-    )
-    flags.DEFINE_float(
-        "label_smoothing", 0.1, "label smoothing", flag_values=values
-    )
-    flags.DEFINE_float("weight_decay", 0.01, "of AdamW", flag_values=values)
-    flags.DEFINE_string(
-        "output_dir", "run", "folder for the results", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "resume", False, "go on with the run in it", flag_values=values
-    )
+def _load_model(path):
+    """Loads a model, and the size of its pictures."""
+    from keras_mobilevit import tflite
+
+    model = tflite.load_model(path)
+    inputs = getattr(model, "inputs", None)
+    return model, tuple(inputs[0].shape[1:]) if inputs else ()
+
+
+def _side(path, shape):
+    """The side of the pictures that a model takes."""
+    if len(shape) != 3 or not shape[0] or shape[0] != shape[1]:
+        raise UsageError(
+            "Pictures are loaded as squares of a fixed size, so the model "
+            f"must take such. Received: {path}, which takes {shape}"
+        )
+    return int(shape[0])
+
+
+def _read_labels(path):
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "The labels must be a text file in UTF-8 with a class a line. "
+            f"Received: {path}, which cannot be read: {error}"
+        ) from error
+
+
+def _labels_beside(path):
+    """The labels that `train` wrote beside a model, or `None`."""
+    file = Path(path).parent / "labels.txt"
+    return _read_labels(file) if file.is_file() else None
+
+
+def _check_classes(path, labels, dataset):
+    """Raises where numbers would be compared that mean different classes."""
+    if labels and tuple(labels) != dataset.class_names:
+        raise UsageError(
+            "The classes of the pictures must be those of the model, in the "
+            f"same order. Received: {_few(dataset.class_names)}, but {path} "
+            f"has {_few(labels)}"
+        )
+
+
+def _few(names):
+    more = ", ..." * (len(names) > 5)
+    return f"{len(names)} ({', '.join(names[:5])}{more})"
 
 
 def _train(values, arguments):
+    """Trains a classifier: best.keras, labels.txt, curves.png and logs."""
     _expect(arguments, 0, "no arguments, only flags")
     import keras
 
@@ -123,19 +178,6 @@ def _train(values, arguments):
         raise UsageError(
             f"--model must be one of {builders}. Received: {values.model!r}"
         )
-    keras.utils.set_random_seed(values.seed)
-    dataset = _load_data(values, values.image_size)
-    size = (values.image_size, values.image_size, 3)
-    backbone = getattr(keras_mobilevit, values.model)(
-        include_top=False,
-        weights=None if values.weights == "none" else values.weights,
-        input_shape=size,
-        pooling="avg",
-    )
-    x = keras.layers.Dropout(0.1, name="top_dropout")(backbone.output)
-    x = keras.layers.Dense(
-        len(dataset.class_names), activation="softmax", name="predictions"
-    )(x)
     recipe = training.Recipe(
         epochs=values.epochs,
         learning_rate=values.learning_rate,
@@ -143,6 +185,18 @@ def _train(values, arguments):
         weight_decay=values.weight_decay,
         freeze_epochs=values.freeze_epochs,
     )
+    keras.utils.set_random_seed(values.seed)
+    dataset = _load_data(values, values.image_size)
+    backbone = getattr(keras_mobilevit, values.model)(
+        include_top=False,
+        weights=None if values.weights == "none" else values.weights,
+        input_shape=(values.image_size, values.image_size, 3),
+        pooling="avg",
+    )
+    x = keras.layers.Dropout(0.1, name="top_dropout")(backbone.output)
+    x = keras.layers.Dense(
+        len(dataset.class_names), activation="softmax", name="predictions"
+    )(x)
     return training.train(
         keras.Model(backbone.input, x, name=backbone.name),
         dataset,
@@ -154,106 +208,28 @@ def _train(values, arguments):
     )
 
 
-def _convert_flags(values):
-    _data_flags(values, image_size=False)
-    flags.DEFINE_string(
-        "target", "cpu", "cpu, gpu or edgetpu", flag_values=values
-    )
-    flags.DEFINE_string(
-        "precision",
-        None,
-        "float32, float16, dynamic_int8, int16x8, int8_mixed or int8; by "
-        "default what suits the target",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "input_dtype", None, "uint8, int8 or float32", flag_values=values
-    )
-    flags.DEFINE_string(
-        "labels",
-        None,
-        "text file, a class a line; by default labels.txt beside the model",
-        flag_values=values,
-    )
-
-
-def _convert(values, arguments):
-    source, path = _expect(arguments, 2, "MODEL.keras FILE.tflite")
-    from keras_mobilevit import files
-    from keras_mobilevit import tflite
-
-    files.check_writable(path, values.overwrite)
-    model = tflite.load_model(source)
-    labels = values.labels
-    if labels is None and (Path(source).parent / "labels.txt").is_file():
-        labels = Path(source).parent / "labels.txt"
-    if labels is not None:
-        labels = Path(labels).read_text(encoding="utf-8").splitlines()
-    pictures = None
-    if values.dataset or values.data_dir:
-        size = model.input_shape[1]
-        pictures = _load_data(values, size).calibration
-    return tflite.convert(
-        model,
-        path,
-        target=values.target,
-        precision=values.precision,
-        calibration_data=pictures,
-        input_dtype=values.input_dtype,
-        labels=labels,
-        overwrite=values.overwrite,
-    )
-
-
-def _quantize_flags(values):
-    from keras_mobilevit.training import quantized
-
-    _data_flags(values, image_size=False)
-    recipe = quantized.RECIPE
-    flags.DEFINE_integer("epochs", recipe.epochs, "epochs", flag_values=values)
-    flags.DEFINE_float(
-        "learning_rate",
-        recipe.learning_rate,
-        "highest learning rate",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "precision", "int8", "int8 or int8_mixed", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "freeze_batch_norm",
-        False,
-        "keep the batch statistics as they are",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output_dir", "quantized", "folder for the results", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "resume", False, "go on with the run in it", flag_values=values
-    )
-
-
 def _quantize(values, arguments):
+    """Makes an int8 file by calibration and one by training; keeps the best."""
     (source,) = _expect(arguments, 1, "MODEL.keras")
-    import dataclasses
-
     import keras
 
-    from keras_mobilevit import tflite
     from keras_mobilevit import training
     from keras_mobilevit.training import quantized
 
-    model = tflite.load_model(source)
+    given = {
+        name: values[name].value
+        for name in ("epochs", "learning_rate")
+        if values[name].value is not None
+    }
+    recipe = dataclasses.replace(quantized.RECIPE, **given)
+    model, shape = _load_model(source)
     keras.utils.set_random_seed(values.seed)
+    dataset = _load_data(values, _side(source, shape))
+    _check_classes(source, _labels_beside(source), dataset)
     return training.train_quantized(
         model,
-        _load_data(values, model.input_shape[1]),
-        dataclasses.replace(
-            quantized.RECIPE,
-            epochs=values.epochs,
-            learning_rate=values.learning_rate,
-        ),
+        dataset,
+        recipe,
         values.output_dir,
         precision=values.precision,
         freeze_batch_norm=values.freeze_batch_norm,
@@ -263,60 +239,78 @@ def _quantize(values, arguments):
     )
 
 
+def _convert(values, arguments):
+    """Writes a TFLite file. Integer precisions look at the pictures."""
+    source, path = _expect(arguments, 2, "MODEL.keras FILE.tflite")
+    from keras_mobilevit import files
+    from keras_mobilevit import tflite
+
+    files.check_writable(path, values.overwrite)
+    if values.labels is None:
+        labels = _labels_beside(source)
+    else:
+        labels = _read_labels(values.labels)
+    model, shape = _load_model(source)
+    size = values.image_size
+    size = None if size is None else (size, size)
+    pictures = None
+    if values.dataset or values.data_dir:
+        shape = (*size, 3) if size else shape
+        pictures = _load_data(values, _side(source, shape)).calibration
+    return tflite.convert(
+        model,
+        path,
+        target=values.target,
+        precision=values.precision,
+        calibration_data=pictures,
+        input_dtype=values.input_dtype,
+        input_shape=size,
+        labels=labels,
+        overwrite=values.overwrite,
+    )
+
+
 def _inspect(values, arguments):
+    """Shows what is in a file: inputs, outputs, operations, labels."""
     (path,) = _expect(arguments, 1, "FILE.tflite")
     from keras_mobilevit import tflite
 
     return tflite.inspect(path)
 
 
-def _evaluate_flags(values):
-    _data_flags(values, image_size=False)
-    flags.DEFINE_integer("threads", None, "CPU threads", flag_values=values)
-
-
 def _evaluate(values, arguments):
+    """Measures the accuracy of a file on the validation pictures."""
     (path,) = _expect(arguments, 1, "FILE.tflite")
     from keras_mobilevit import tflite
+    from keras_mobilevit.tflite.interpreter import Runner
 
-    size = tflite.inspect(path).inputs[0].shape[1]
+    shape = Runner(path, values.threads).input_shape
+    dataset = _load_data(values, _side(path, shape))
+    _check_classes(path, tflite.inspect(path).labels, dataset)
     return tflite.evaluate(
-        path,
-        _load_data(values, size).val,
-        num_threads=values.threads,
-        progress=not values.json,
+        path, dataset.val, values.threads, progress=not values.json
     )
-
-
-def _benchmark_flags(values):
-    flags.DEFINE_multi_integer(
-        "threads", None, "CPU threads; may be repeated", flag_values=values
-    )
-    flags.DEFINE_integer("runs", 50, "runs of each file", flag_values=values)
-    flags.DEFINE_string("plot", None, "picture to draw", flag_values=values)
 
 
 def _benchmark(values, arguments):
+    """Compares the speed, size and memory of files on this machine's CPU."""
     if not arguments:
         raise UsageError("benchmark takes FILE.tflite [FILE.tflite ...]")
+    from keras_mobilevit import files
     from keras_mobilevit import tflite
 
+    if values.plot:
+        files.check_writable(values.plot, values.overwrite)
     report = tflite.benchmark(
-        arguments,
-        threads=values.threads,
-        runs=values.runs,
-        progress=not values.json,
+        arguments, values.threads, values.runs, progress=not values.json
     )
     if values.plot:
         report.plot(values.plot, overwrite=values.overwrite)
     return report
 
 
-def _predict_flags(values):
-    flags.DEFINE_integer("top", 5, "classes to print", flag_values=values)
-
-
 def _predict(values, arguments):
+    """Names the classes of pictures, best first, with their scores."""
     if len(arguments) < 2:
         raise UsageError("predict takes FILE.tflite PICTURE [PICTURE ...]")
     from keras_mobilevit import tflite
@@ -324,39 +318,55 @@ def _predict(values, arguments):
     return tflite.predict(arguments[0], arguments[1:], top=values.top)
 
 
-def _no_flags(values):
-    pass
-
-
-COMMANDS: dict[str, tuple[Callable, Callable]] = {
-    "train": (_train_flags, _train),
-    "convert": (_convert_flags, _convert),
-    "quantize": (_quantize_flags, _quantize),
-    "inspect": (_no_flags, _inspect),
-    "evaluate": (_evaluate_flags, _evaluate),
-    "benchmark": (_benchmark_flags, _benchmark),
-    "predict": (_predict_flags, _predict),
+# Of each an example, its flags, and what runs.
+COMMANDS: dict[str, tuple[str, dict, Callable]] = {
+    "train": ("--data_dir pictures --output_dir run", _TRAIN, _train),
+    "quantize": ("run/best.keras --data_dir pictures", _QUANTIZE, _quantize),
+    "convert": (
+        "run/best.keras model.tflite --data_dir pictures",
+        _CONVERT,
+        _convert,
+    ),
+    "inspect": ("model.tflite", _JSON, _inspect),
+    "evaluate": ("model.tflite --data_dir pictures", _EVALUATE, _evaluate),
+    "benchmark": ("a.tflite b.tflite --plot times.png", _BENCHMARK, _benchmark),
+    "predict": ("model.tflite picture.jpg", _PREDICT, _predict),
 }
 
 
-def _help(name, values):
-    (usage,) = (
-        line.strip()
-        for line in USAGE.splitlines()
-        if line.startswith(f"  keras-mobilevit {name} ")
-    )
-    lines = [re.sub(" +", " ", usage), ""]
-    for flag in values.get_flags_for_module(__name__):
-        default = "" if flag.default is None else f" [{flag.default}]"
-        first = f"  --{flag.name:18} "
-        rest = " " * len(first)
-        lines += textwrap.wrap(
-            f"{flag.help}{default}",
-            80,
-            initial_indent=first,
-            subsequent_indent=rest,
-        )
+def _program_help():
+    lines = ["MobileViT from training to a measured TFLite file", ""]
+    for name, (example, _, _) in COMMANDS.items():
+        lines.append(f"  keras-mobilevit {name:9} {example}")
+    lines += ["", "`keras-mobilevit COMMAND --help` explains a command."]
     return "\n".join(lines)
+
+
+def _command_help(name):
+    example, known, run = COMMANDS[name]
+    lines = [run.__doc__, "", f"  keras-mobilevit {name} {example}", ""]
+    for flag, (default, text) in known.items():
+        if not isinstance(default, (bool, type)):
+            text = f"{text} [{default}]"
+        first, *rest = textwrap.wrap(text, 57, break_on_hyphens=False)
+        lines += [f"  --{flag:18} {first}", *(" " * 23 + line for line in rest)]
+    return "\n".join(lines) + "\n  --help               show this"
+
+
+def _parse(name, argv):
+    """Returns the values of the flags, and the arguments."""
+    values = flags.FlagValues()
+    for flag, (default, text) in COMMANDS[name][1].items():
+        if isinstance(default, type):
+            _DEFINE[default](flag, None, text, flag_values=values)
+        else:
+            _DEFINE[type(default)](flag, default, text, flag_values=values)
+    arguments = values([name, *argv])[1:]
+    for flag in values:
+        # As from an unset variable of a shell; it would be the folder ".".
+        if values[flag].value == "":
+            raise UsageError(f"--{flag} must not be empty. Received: ''")
+    return values, arguments
 
 
 def _expect(arguments, count, wanted):
@@ -373,6 +383,11 @@ def _show(report: Any, as_json: bool) -> None:
         print("[" + ",\n".join(item.to_json() for item in report) + "]")
     else:
         print(report.to_json())
+    sys.stdout.flush()
+
+
+def _complain(message):
+    print(f"keras-mobilevit{message}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -382,37 +397,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command and its flags; `None` for those of the process.
 
     Returns:
-        0, or 1 after an error, which is printed as one message.
+        0; 1 after an error and 130 after Ctrl-C, which are printed as one
+        message.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("help", "--help", "-h"):
-        print(USAGE)
+    if not argv or argv[0] in {"help", *_HELP}:
+        print(_program_help())
         return 0
     name, *rest = argv
+    if name == "--version":
+        print(__version__)
+        return 0
     if name not in COMMANDS:
-        print(
-            f"keras-mobilevit: no such command. Received: {name!r}. It is one "
-            f"of {', '.join(COMMANDS)}.",
-            file=sys.stderr,
+        known = ", ".join(COMMANDS)
+        _complain(
+            f": no such command. Received: {name!r}. It is one of {known}"
         )
         return 1
+    if not _HELP.isdisjoint(rest):
+        print(_command_help(name))
+        return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    define, run = COMMANDS[name]
-    values = flags.FlagValues()
-    define(values)
-    flags.DEFINE_bool("json", False, "print JSON", flag_values=values)
-    flags.DEFINE_bool(
-        "overwrite", False, "replace existing files", flag_values=values
-    )
-    flags.DEFINE_bool("help", False, "show this", flag_values=values)
     try:
-        arguments = values([name, *rest])[1:]
-        if values.help:
-            print(_help(name, values))
-            return 0
-        _show(run(values, arguments), values.json)
-    except (ValueError, OSError, RuntimeError, flags.Error) as error:
-        print(f"keras-mobilevit {name}: {error}", file=sys.stderr)
+        with warnings.catch_warnings():
+            # Without the line of code that they come from.
+            warnings.showwarning = lambda message, *_: _complain(
+                f" {name}: warning: {message}"
+            )
+            values, arguments = _parse(name, rest)
+            _show(COMMANDS[name][2](values, arguments), values.json)
+    except KeyboardInterrupt:
+        hint = "; --resume goes on" if "resume" in COMMANDS[name][1] else ""
+        _complain(f" {name}: interrupted{hint}")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Who reads has seen enough, as `head` does. The rest goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, RuntimeError, ImportError, flags.Error) as e:
+        _complain(f" {name}: {e}")
         return 1
     return 0
 
