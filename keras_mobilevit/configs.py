@@ -3,6 +3,23 @@
 import dataclasses
 
 
+def make_divisible(
+    value: float, divisor: int = 8, least: int | None = None
+) -> int:
+    """Rounds to a multiple of `divisor`, losing at most a tenth.
+
+    Source: MobileNet's rule, which the MobileViT references use.
+
+    Args:
+        value: the number to round.
+        divisor: what the result is a multiple of.
+        least: the smallest result; `None` for `divisor`.
+    """
+    rounded = int(value + divisor / 2) // divisor * divisor
+    rounded = max(least or divisor, rounded)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
 @dataclasses.dataclass(frozen=True)
 class MobileViTConfig:
     """A MobileViT v1 network (arXiv 2110.02178, Table 4 and section A).
@@ -55,8 +72,52 @@ MOBILEVIT = {
     ),
 }
 
+
+@dataclasses.dataclass(frozen=True)
+class MobileViTV2Config:
+    """A MobileViTv2 network (arXiv 2206.02680, Table 5).
+
+    Attributes:
+        width: multiplier of all channels.
+        expansion: widening factor inside the inverted residuals.
+        transformer_depths: transformer blocks in stages 3 to 5.
+        patch_size: side of the patches, in pixels of the feature map.
+        dropout: dropout rate before the classifier.
+        default_size: side of the square input the weights were trained at.
+    """
+
+    width: float
+    expansion: int = 2
+    transformer_depths: tuple[int, int, int] = (2, 4, 3)
+    patch_size: int = 2
+    dropout: float = 0.0
+    default_size: int = 256
+
+    @property
+    def stem_channels(self) -> int:
+        """Output channels of the first convolution."""
+        return make_divisible(min(max(32 * self.width, 16), 64), 8, 16)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Output channels of the five stages."""
+        rest = (make_divisible(c * self.width, 8) for c in (128, 256, 384, 512))
+        return (make_divisible(64 * self.width, 16), *rest)
+
+    @property
+    def transformer_dims(self) -> tuple[int, ...]:
+        """Token width of the blocks of stages 3 to 5."""
+        return tuple(make_divisible(c * self.width, 8) for c in (128, 192, 256))
+
+
+MOBILEVIT_V2 = {
+    f"mobilevitv2_{round(100 * width):03}": MobileViTV2Config(width)
+    for width in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+}
+
 #: The layers whose outputs serve as features, with their total stride when
 #: the output stride is 32. `model.get_layer(name).output` gives the tensor.
+#: MobileViTv2 has no `conv_1x1_exp`.
 ENDPOINTS = {
     "stem": 2,
     "block1": 2,

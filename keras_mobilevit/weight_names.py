@@ -14,9 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilevit.configs import MOBILEVIT
+from keras_mobilevit.configs import MOBILEVIT_V2
+
 #: The namings that are known, with the channel order that the first
-#: convolution of the published MobileViT files expects: cvnets trained on
-#: pictures read by OpenCV, and timm alone turned the kernel round.
+#: convolution of the published MobileViT v1 files expects: cvnets trained on
+#: pictures read by OpenCV, and timm alone turned the kernel round. v2 was
+#: trained on RGB, and nobody has turned it.
 CHANNEL_ORDERS = {"cvnets": "BGR", "timm": "RGB", "transformers": "BGR"}
 
 _COLUMNS = ("keras", *CHANNEL_ORDERS)
@@ -120,11 +124,85 @@ def _mobilevit_block(depth):
     )
 
 
-def _mobilevit(depths):
+# In all checkpoints one tensor, in this order: 1 + 2 * width channels.
+_LINEAR_ATTENTION = tuple(
+    (
+        (
+            _same("conv", "/kernel", ".weight"),
+            _same("vector", "/bias", ".bias"),
+        ),
+        f"/attention/{name}",
+        f".pre_norm_attn.1.{joint}.block.conv",
+        f".attn.{joint}",
+        f".attention.{joint}.convolution",
+    )
+    for name, joint in (
+        ("query", "qkv_proj"),
+        ("key", "qkv_proj"),
+        ("value", "qkv_proj"),
+        ("project", "out_proj"),
+    )
+)
+_LINEAR_TRANSFORMER = (
+    (_LAYER_NORM, "/norm1", ".pre_norm_attn.0", ".norm1", ".layernorm_before"),
+    *_LINEAR_ATTENTION,
+    (_LAYER_NORM, "/norm2", ".pre_norm_ffn.0", ".norm2", ".layernorm_after"),
+    *(
+        (
+            (
+                _same("conv", "/kernel", ".weight"),
+                _same("vector", "/bias", ".bias"),
+            ),
+            f"/ffn_{name}",
+            f".pre_norm_ffn.{place}.block.conv",
+            f".mlp.fc{i}",
+            f".ffn.conv{i}.convolution",
+        )
+        for i, name, place in ((1, "expand", 1), (2, "project", 3))
+    ),
+)
+
+
+def _mobilevit_v2_block(depth):
+    return (
+        (
+            _DEPTHWISE,
+            "/local_conv",
+            ".local_rep.0",
+            ".conv_kxk",
+            ".conv_kxk",
+        ),
+        (
+            _BARE_CONV,
+            "/local_project",
+            ".local_rep.1",
+            ".conv_1x1",
+            ".conv_1x1",
+        ),
+        *(
+            (
+                _LINEAR_TRANSFORMER,
+                f"/transformer_{k}",
+                f".global_rep.{k}",
+                f".transformer.{k}",
+                f".transformer.layer.{k}",
+            )
+            for k in range(depth)
+        ),
+        (_LAYER_NORM, "/norm", f".global_rep.{depth}", ".norm", ".layernorm"),
+        (_CONV, "/project", ".conv_proj", ".conv_proj", ".conv_projection"),
+    )
+
+
+def _network(variant):
     """The whole network, in the order of its layers."""
-    stages = "mobilevit.encoder.layer"
-    yield (_CONV, "stem", "conv_1", "stem", "mobilevit.conv_stem")
-    second = ("block2_mv2_1", "block2_mv2_2", "block2")
+    is_v2 = variant in MOBILEVIT_V2
+    prefix = "mobilevitv2" if is_v2 else "mobilevit"
+    depths = {**MOBILEVIT, **MOBILEVIT_V2}[variant].transformer_depths
+    block = _mobilevit_v2_block if is_v2 else _mobilevit_block
+    stages = f"{prefix}.encoder.layer"
+    yield (_CONV, "stem", "conv_1", "stem", f"{prefix}.conv_stem")
+    second = ("block2_mv2_1", *(() if is_v2 else ("block2_mv2_2",)), "block2")
     for i, names in enumerate((("block1",), second)):
         for j, name in enumerate(names):
             yield (
@@ -143,20 +221,22 @@ def _mobilevit(depths):
             f"{stages}.{i}.downsampling_layer",
         )
         yield (
-            _mobilevit_block(depth),
+            block(depth),
             f"block{i + 1}",
             f"layer_{i + 1}.1",
             f"stages.{i}.1",
             f"{stages}.{i}",
         )
-    yield (
-        _CONV,
-        "conv_1x1_exp",
-        "conv_1x1_exp",
-        "final_conv",
-        "mobilevit.conv_1x1_exp",
-    )
-    yield (_LINEAR, "predictions", "classifier.fc", "head.fc", "classifier")
+    if not is_v2:
+        yield (
+            _CONV,
+            "conv_1x1_exp",
+            "conv_1x1_exp",
+            "final_conv",
+            "mobilevit.conv_1x1_exp",
+        )
+    dense = "classifier.1" if is_v2 else "classifier.fc"
+    yield (_LINEAR, "predictions", dense, "head.fc", "classifier")
 
 
 def _flatten(rows, outer=("",) * len(_COLUMNS)):
@@ -197,13 +277,11 @@ class Place:
         return array.transpose(order.get(self.layout, range(array.ndim)))
 
 
-def mobilevit_names(
-    transformer_depths: Sequence[int], naming: str
-) -> dict[str, list[Place]]:
-    """Returns the tensors of a MobileViT checkpoint and where they belong.
+def tensor_names(variant: str, naming: str) -> dict[str, list[Place]]:
+    """Returns the tensors of a checkpoint and where they belong.
 
     Args:
-        transformer_depths: transformer blocks in stages 3 to 5.
+        variant: a key of `MOBILEVIT` or `MOBILEVIT_V2`.
         naming: `"cvnets"`, `"timm"` or `"transformers"`.
 
     Returns:
@@ -213,10 +291,15 @@ def mobilevit_names(
     """
     column = _COLUMNS.index(naming)
     places = {}
-    for layout, names in _flatten(_mobilevit(transformer_depths)):
+    for layout, names in _flatten(_network(variant)):
         place = Place(names[0], layout)
         places.setdefault(names[column], []).append(place)
     return places
+
+
+def channel_order(variant: str, naming: str) -> str:
+    """Returns the order of colours that files of this naming expect."""
+    return "RGB" if variant in MOBILEVIT_V2 else CHANNEL_ORDERS[naming]
 
 
 def is_head(name: str) -> bool:
@@ -229,13 +312,11 @@ def is_ignored(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
-def recognise(
-    names: Iterable[str], transformer_depths: Sequence[int]
-) -> str | None:
+def recognise(names: Iterable[str], variant: str) -> str | None:
     """Returns the naming that most of `names` follow, or `None`."""
     names = set(names)
     counts = {
-        naming: len(names & mobilevit_names(transformer_depths, naming).keys())
+        naming: len(names & tensor_names(variant, naming).keys())
         for naming in CHANNEL_ORDERS
     }
     best = max(counts, key=counts.get)

@@ -18,7 +18,6 @@ import keras
 import numpy as np
 
 from keras_mobilevit import weight_names
-from keras_mobilevit.configs import MOBILEVIT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +27,7 @@ class PublishedWeights:
     Attributes:
         repo: repository on the hub.
         top1: published top-1 accuracy on ImageNet-1k, in percent.
-        top5: published top-5 accuracy, in percent.
+        top5: published top-5 accuracy, in percent; `None` if not known.
         filename: the file in the repository.
         format: whose names its tensors have.
         licence: as the repository states it.
@@ -40,7 +39,7 @@ class PublishedWeights:
 
     repo: str
     top1: float
-    top5: float
+    top5: float | None
     filename: str = "model.safetensors"
     format: str = "timm"
     licence: str = "cvnets-license (Apple sample code licence)"
@@ -61,6 +60,23 @@ PUBLISHED = {
     "mobilevit_s": PublishedWeights(
         "timm/mobilevit_s.cvnets_in1k", top1=78.298, top5=94.168
     ),
+    **{
+        f"mobilevitv2_{width}": PublishedWeights(
+            f"timm/mobilevitv2_{width}.cvnets_in1k",
+            top1=top1,
+            top5=None,
+            crop_pct=0.888,
+        )
+        for width, top1 in (
+            ("050", 70.156),
+            ("075", 75.612),
+            ("100", 78.088),
+            ("125", 79.682),
+            ("150", 80.38),
+            ("175", 80.87),
+            ("200", 81.148),
+        )
+    },
 }
 
 _KERAS = (".weights.h5", ".keras")
@@ -88,8 +104,8 @@ def load_weights(
             `.pt`, `.pth`, `.bin` (needs PyTorch) with the names of timm,
             transformers or cvnets; `.weights.h5` or `.keras` of the same
             network in Keras. With the names of transformers and cvnets the
-            first convolution is taken to expect BGR, as in the published
-            files, and is turned to RGB.
+            first convolution of a MobileViT v1 is taken to expect BGR, as in
+            the published files, and is turned to RGB.
         include_top: whether the model ends in the classifier. If not, that
             of the file is dropped.
 
@@ -97,7 +113,7 @@ def load_weights(
         ValueError: the file does not fit or is damaged.
         OSError: the file cannot be found, downloaded or verified.
     """
-    row, depths = PUBLISHED[variant], MOBILEVIT[variant].transformer_depths
+    row = PUBLISHED[variant]
     if weights == "imagenet":
         source = f"{row.filename} of {row.repo}"
         tensors = _read(fetch(variant), source)
@@ -113,16 +129,16 @@ def load_weights(
             _load_keras(model, path, source)
             return
         tensors = _read(path, source)
-        naming = weight_names.recognise(tensors, depths)
+        naming = weight_names.recognise(tensors, variant)
         if naming is None:
             raise ValueError(
                 "The file holds no tensor of a MobileViT under the names of "
                 "timm, transformers or cvnets; its names begin with "
                 f"{sorted(tensors)[:3]}. Received: {source}"
             )
-        channel_order = weight_names.CHANNEL_ORDERS[naming]
+        channel_order = weight_names.channel_order(variant, naming)
 
-    places = weight_names.mobilevit_names(depths, naming)
+    places = weight_names.tensor_names(variant, naming)
     dropped = () if include_top else set(filter(weight_names.is_head, places))
     places = {n: group for n, group in places.items() if n not in dropped}
     tensors = {

@@ -22,6 +22,12 @@ def _value(variable, generator):
     return centre + generator.uniform(-0.3, 0.3, shape)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random numbers, in any order."""
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tiny_pictures):
     """A classifier of 32x32 pixels with one block of each kind."""

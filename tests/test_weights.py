@@ -29,6 +29,7 @@ from keras_mobilevit import mobilevit
 from keras_mobilevit import weight_names
 from keras_mobilevit import weights as published
 from keras_mobilevit.configs import MOBILEVIT
+from keras_mobilevit.configs import MOBILEVIT_V2
 
 VARIANT = "mobilevit_xxs"
 ROW = published.PUBLISHED[VARIANT]
@@ -156,8 +157,7 @@ def test_names_and_shapes_are_those_of_the_table(naming):
         expected.update(dict.fromkeys(split, shape))
     assert len(expected) == (315 if naming == "transformers" else 279)
 
-    depths = MOBILEVIT["mobilevit_s"].transformer_depths
-    places = weight_names.mobilevit_names(depths, naming)
+    places = weight_names.tensor_names("mobilevit_s", naming)
     actual = {}
     for name, group in places.items():
         parts = [place.stored_shape(shapes[place.path]) for place in group]
@@ -171,17 +171,18 @@ def test_names_and_shapes_are_those_of_the_table(naming):
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_names_are_recognised(naming):
     names = [names[naming].split("; ")[0] for names, _ in TABLE]
-    assert weight_names.recognise(names[:-2], DEPTHS) == naming
-    assert weight_names.recognise(["a", "b"], DEPTHS) is None
+    assert weight_names.recognise(names[:-2], "mobilevit_s") == naming
+    assert weight_names.recognise(["a", "b"], "mobilevit_s") is None
 
 
 def test_table_of_published_weights():
-    assert published.PUBLISHED.keys() == MOBILEVIT.keys()
+    configs = {**MOBILEVIT, **MOBILEVIT_V2}
+    assert published.PUBLISHED.keys() == configs.keys()
     for variant, row in published.PUBLISHED.items():
         assert row.repo == f"timm/{variant}.cvnets_in1k"
-        assert row.input_size == MOBILEVIT[variant].default_size
-        assert 50 < row.top1 < row.top5 < 100
-        order = weight_names.CHANNEL_ORDERS[row.format]
+        assert row.input_size == configs[variant].default_size
+        assert 50 < row.top1 < (row.top5 or 100) <= 100
+        order = weight_names.channel_order(variant, row.format)
         assert row.channel_order == order
 
 

@@ -8,6 +8,8 @@ from keras import ops
 PACKAGE = "keras_mobilevit"
 #: The range that the TFLite specification gives an int8 softmax or sigmoid.
 PROBABILITIES = (0.0, 255.0 / 256.0)
+#: The range that it gives the numbers of an int8 vector of length 1.
+UNIT_RANGE = (-1.0, 127.0 / 128.0)
 #: Beyond these a sigmoid is 0 or 1 to within a step of its int8 output.
 GATE_RANGE = (-8.0, 8.0)
 
@@ -55,8 +57,8 @@ class QuantizableLayer(keras.layers.Layer):
             kind: `"activation"` or `"kernel"`.
             name: the name of the rounding layer.
             **options: `bounds=(low, high)` of an activation whose range is
-                known, `floor` of one that must not fall below; `axis` of a
-                kernel's output channels, `None` for one range.
+                known; `axis` of a kernel's output channels, `None` for one
+                range.
         """
         if self.quantization is None:
             return EXACT

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mobilevit.configs import make_divisible
 from keras_mobilevit.layers.base import EXACT
 from keras_mobilevit.layers.base import GATE_RANGE
 from keras_mobilevit.layers.base import PACKAGE
@@ -18,7 +19,8 @@ from keras_mobilevit.layers.base import positive_integer
 class SiLU(QuantizableLayer):
     """`x * sigmoid(x)`, the activation of every MobileViT layer.
 
-    Input and output: float tensors of equal shape, any rank.
+    Input and output: float tensors of equal shape, any rank; an equalized one
+    takes `(batch, height, width, channels)`.
 
     Args:
         equalized: whether the gate has a factor for each channel: `x *
@@ -26,8 +28,14 @@ class SiLU(QuantizableLayer):
             `SiLU(x / s) * s`, so that a layer before can be multiplied by `s`
             and one behind divided by it, and nothing changes but the ranges
             of the channels. `keras_mobilevit.quantization.equalize` sets it.
+            It is computed as a depthwise convolution, whose 8-bit kernel has
+            a scale for each channel and so holds every factor exactly; a
+            constant of a product has one scale and rounds the small away.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: it is equalized and the input's rank is not 4.
     """
 
     def __init__(
@@ -35,11 +43,8 @@ class SiLU(QuantizableLayer):
     ):
         super().__init__(quantization=quantization, **kwargs)
         self.equalized = equalized
-        self.rounded_gate_scale = self.gate_inputs = EXACT
+        self.gate_inputs = EXACT
         if equalized:
-            self.rounded_gate_scale = self.rounding(
-                "kernel", "rounded_gate_scale", axis=None
-            )
             self.gate_inputs = self.rounding(
                 "activation", "gate_inputs", bounds=GATE_RANGE
             )
@@ -50,11 +55,10 @@ class SiLU(QuantizableLayer):
         if self.equalized:
             self.gate_scale = self.add_weight(
                 name="gate_scale",
-                shape=input_shape[-1:],
+                shape=(known_channels(input_shape, "SiLU"),),
                 initializer="ones",
                 trainable=False,
             )
-            self.rounded_gate_scale.build(input_shape[-1:])
             self.gate_inputs.build(input_shape)
         self.gate.build(input_shape)
         self.outputs.build(input_shape)
@@ -66,7 +70,8 @@ class SiLU(QuantizableLayer):
         x = inputs
         if self.equalized:
             scale = ops.cast(self.gate_scale, x.dtype)
-            x = self.gate_inputs(x * self.rounded_gate_scale(scale))
+            kernel = ops.reshape(scale, (1, 1, -1, 1))
+            x = self.gate_inputs(ops.depthwise_conv(x, kernel))
         return self.outputs(inputs * self.gate(ops.sigmoid(x)))
 
     def compute_output_shape(self, input_shape):
@@ -114,9 +119,9 @@ class _BaseConvNormAct(QuantizableLayer):
                 f"`{owner}` has strides or dilation, not both. Received: "
                 f"strides={strides}, dilation_rate={dilation_rate}"
             )
-        if activation not in ("silu", None):
+        if activation not in ("silu", "relu", None):
             raise ValueError(
-                f"`activation` of `{owner}` must be 'silu' or None. "
+                f"`activation` of `{owner}` must be 'silu', 'relu' or None. "
                 f"Received: activation={activation!r}"
             )
         self.equalized = equalized
@@ -145,7 +150,7 @@ class _BaseConvNormAct(QuantizableLayer):
         )
         self.outputs = self.rounding("activation", "outputs")
         self.act = None
-        if activation:
+        if activation == "silu":
             self.act = SiLU(equalized, name="act", **self.inherited())
 
     def build(self, input_shape):
@@ -187,6 +192,8 @@ class _BaseConvNormAct(QuantizableLayer):
             x = ops.add(x, self.bias)
         if self.norm is not None:
             x = self.norm(x, training=training)
+        if self.activation == "relu":  # part of the operation in a file
+            x = ops.relu(x)
         x = self.outputs(x)
         return x if self.act is None else self.act(x)
 
@@ -230,7 +237,7 @@ class ConvNormAct(_BaseConvNormAct):
         use_norm: whether batch normalization follows (momentum 0.9,
             epsilon 1e-5).
         use_bias: whether a bias is added before the normalization.
-        activation: `"silu"` or `None`.
+        activation: `"silu"`, `"relu"` or `None`.
         kernel_initializer: a Keras initializer instead of He's.
         equalized: whether the SiLU has a factor for each channel.
         quantization: see `QuantizableLayer`.
@@ -287,16 +294,6 @@ class DepthwiseConvNormAct(_BaseConvNormAct):
 
     def _output_channels(self, channels):
         return channels
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """Rounds to a multiple of `divisor`, losing at most a tenth.
-
-    Source: MobileNet's rule, as used for the hidden width of an inverted
-    residual in the MobileViT reference.
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
