@@ -255,8 +255,13 @@ def test_the_file_computes_what_the_model_does(
     kernels = [op for op in found.ops if op.per_channel is not None]
     assert kernels and all(op.per_channel for op in kernels)
     assert (report.float_ops == 0) == (precision == "int8")
-    compared = tflite.compare(path, quantized, pictures)
-    assert compared.sqnr_db > 20 and compared.agreement > 0.9
+    # Of untrained scores, many are nearly equal: those pictures whose two
+    # best are apart by more than the noise must keep their class.
+    ranked = np.sort(predict(quantized, pictures))
+    decided = pictures[ranked[:, -1] - ranked[:, -2] > 0.1]
+    assert len(decided) > 16
+    assert tflite.compare(path, quantized, decided).agreement == 1
+    assert tflite.compare(path, quantized, pictures).sqnr_db > 20
 
 
 def test_a_trained_model_keeps_its_file(tiny_model, pictures, labels, tmp_path):

@@ -102,14 +102,52 @@ def equalize(
     for block in graph.find(model, InvertedResidual):
         if block.equalized:
             sites.append(places.gate(block, seen))
-    for block in graph.find(model, TransformerBlock):
-        if block.equalized:
-            sites.append(places.feed_forward(block, seen))
+    for stage in _stages(model):
+        sites.extend(places.feed_forward(stage, seen))
     for layer in graph.find(model, MultiHeadSelfAttention):
         sites.append(places.query_key(layer, seen))
         sites.append(places.value_project(layer, seen))
     model, norms = _absorb_norms(model, seen)
-    return model, Equalization((*sites, *norms))
+    return _without_idle_gates(model), Equalization((*sites, *norms))
+
+
+def _stages(model):
+    """Returns the transformer blocks whose gates stay or go together."""
+    stages = [
+        block.transformer
+        for block in graph.find(model, MobileViTBlock)
+        if block.equalized
+    ]
+    inner = {id(block) for stage in stages for block in stage}
+    alone = [
+        [block]
+        for block in graph.find(model, TransformerBlock)
+        if block.equalized and id(block) not in inner
+    ]
+    return stages + alone
+
+
+def _without_idle_gates(model):
+    """Builds the blocks whose gates all have the factor 1 without gates."""
+    idle, names, busy = set(), set(), set()
+    for trail, layer in graph.walk(model):
+        if not getattr(layer, "equalized", False):
+            continue
+        scales = [w for w in layer.weights if w.name == "gate_scale"]
+        if all(np.all(scale.numpy() == 1.0) for scale in scales):
+            idle.update(map(id, scales))
+            names.add(trail.rsplit("/", 1)[-1])
+        else:
+            busy.add(trail.rsplit("/", 1)[-1])
+
+    def drop(config):
+        for node in graph.own_layers(config):
+            if node["config"].get("name") in names - busy:
+                node["config"]["equalized"] = False
+
+    return graph.copy_with(
+        model, drop, lambda place, variable: id(variable) in idle
+    )
 
 
 _READERS = ("query", "key", "value")

@@ -148,14 +148,35 @@ def gate(block: InvertedResidual, seen: dict) -> Site:
     before, after = noise(ones), noise(factors)
     if after < before + LEAST_GAIN:
         return make_site(act, "gate", 0.0, ones, before, before)
-    _scale_outputs(block.expand, factors)
+    scale_outputs(block.expand, factors)
     act.gate_scale.assign(scale / factors)
-    _scale_inputs(block.depthwise, 1.0 / factors)
+    scale_inputs(block.depthwise, 1.0 / factors)
     return make_site(act, "gate", 1.0, factors, before, after, added_ops=1)
 
 
-def feed_forward(block: TransformerBlock, seen: dict) -> Site:
-    """Dense, SiLU, dense: the second sums over the channels."""
+def feed_forward(blocks: list[TransformerBlock], seen: dict) -> list[Site]:
+    """Dense, SiLU, dense: the second sums over the channels.
+
+    All blocks of a stage or none, so that it can be built without.
+    """
+    found = [_best_feed_forward(block, seen) for block in blocks]
+    gains = [after - before for _, _, before, after in found]
+    wanted = np.mean(gains) >= LEAST_GAIN
+    sites = []
+    for block, (strength, factors, before, after) in zip(blocks, found):
+        act = block.ffn_expand.act
+        if wanted:
+            scale_outputs(block.ffn_expand, factors)
+            act.gate_scale.assign(to_numpy(act.gate_scale) / factors)
+            scale_inputs(block.ffn_project, 1.0 / factors)
+        else:
+            strength, factors, after = 0.0, np.ones_like(factors), before
+        result = (strength, factors, before, after, int(wanted))
+        sites.append(make_site(act, "feed-forward", *result))
+    return sites
+
+
+def _best_feed_forward(block, seen):
     act = block.ffn_expand.act
     tensors = [seen[id(act), "inputs"], seen[id(act), "outputs"]]
     x, scale = tensors[0].rows, to_numpy(act.gate_scale)
@@ -167,23 +188,8 @@ def feed_forward(block: TransformerBlock, seen: dict) -> Site:
         rounded = _rounded_silu(x, scale, factors)
         return signal_to_noise(exact, rounded @ weights)
 
-    strength, factors, before, after = _best(
+    return _best(
         [_factors(tensors, False, balance) for balance in BALANCES], noise
-    )
-    if after < before + LEAST_GAIN:
-        strength, factors, after = 0.0, np.ones_like(factors), before
-    if strength:
-        _scale_outputs(block.ffn_expand, factors)
-        act.gate_scale.assign(scale / factors)
-        _scale_inputs(block.ffn_project, 1.0 / factors)
-    return make_site(
-        act,
-        "feed-forward",
-        strength,
-        factors,
-        before,
-        after,
-        added_ops=int(strength > 0),
     )
 
 
@@ -210,8 +216,8 @@ def query_key(layer: MultiHeadSelfAttention, seen: dict) -> Site:
     strength, factors, before, after = _best(
         [np.sqrt(key.size / query.size)], noise
     )
-    _scale_outputs(layer.query, factors)
-    _scale_outputs(layer.key, 1.0 / factors)
+    scale_outputs(layer.query, factors)
+    scale_outputs(layer.key, 1.0 / factors)
     return make_site(layer, "query-key", strength, factors, before, after)
 
 
@@ -229,8 +235,8 @@ def value_project(layer: MultiHeadSelfAttention, seen: dict) -> Site:
     strength, factors, before, after = _best(
         [value.size.max() / value.size], noise
     )
-    _scale_outputs(layer.value, factors)
-    _scale_inputs(layer.project, 1.0 / factors)
+    scale_outputs(layer.value, factors)
+    scale_inputs(layer.project, 1.0 / factors)
     return make_site(layer, "value-project", strength, factors, before, after)
 
 
@@ -260,7 +266,7 @@ def absorb(norm: LayerNorm, readers: list[ConvNormAct]) -> None:
     gamma, beta = to_numpy(norm.gamma), to_numpy(norm.beta)
     for reader in readers:
         shift = beta @ to_numpy(reader.kernel)[0, 0]
-        _scale_inputs(reader, gamma)
+        scale_inputs(reader, gamma)
         if reader.bias is not None:
             reader.bias.assign(to_numpy(reader.bias) + shift)
         else:  # what is added before a batch norm moves its mean
@@ -306,7 +312,7 @@ def make_site(
     )
 
 
-def _scale_outputs(conv: ConvNormAct, factors: np.ndarray) -> None:
+def scale_outputs(conv: ConvNormAct, factors: np.ndarray) -> None:
     """Multiplies the output channels of a convolution with its norm."""
     last = (conv.kernel, conv.bias)
     if conv.norm is not None:
@@ -316,7 +322,7 @@ def _scale_outputs(conv: ConvNormAct, factors: np.ndarray) -> None:
             variable.assign(to_numpy(variable) * factors)
 
 
-def _scale_inputs(conv: keras.layers.Layer, factors: np.ndarray) -> None:
+def scale_inputs(conv: keras.layers.Layer, factors: np.ndarray) -> None:
     """Multiplies the input channels of a kernel."""
     conv.kernel.assign(to_numpy(conv.kernel) * factors[:, np.newaxis])
 

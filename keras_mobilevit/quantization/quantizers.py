@@ -38,18 +38,14 @@ class Int8:
         self,
         name: str,
         bounds: tuple[float, float] | None = None,
-        floor: float | None = None,
     ) -> "RoundedActivation":
         """Returns the layer that rounds a tensor.
 
         Args:
             name: name of the layer.
             bounds: the range where it is known beforehand.
-            floor: the least that the rounded value may be; a file saturates
-                there by itself.
         """
-        floor = None if self.baked else floor
-        return RoundedActivation(bounds, floor, name=name)
+        return RoundedActivation(bounds, name=name)
 
     def kernel(self, name: str, axis: int | None) -> Any:
         """Returns the layer that rounds a weight.
@@ -151,19 +147,16 @@ class RoundedActivation(Rounding):
 
     Args:
         bounds: the range, fixed; `None` to measure it.
-        floor: the least that the rounded value may be, or `None`.
         **kwargs: `name`.
     """
 
     def __init__(
         self,
         bounds: tuple[float, float] | None = None,
-        floor: float | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.bounds = None if bounds is None else tuple(bounds)
-        self.floor = floor
         self.observed = None
         quantizers = _tfmot_quantizers()
         if bounds is None:
@@ -182,10 +175,7 @@ class RoundedActivation(Rounding):
         if self.observed is not None:
             return self._observe(inputs)
         if not isinstance(inputs, (list, tuple)):
-            x = self._round(inputs, training)
-            if self.floor is None:
-                return x
-            return ops.maximum(x, ops.cast(self.floor, x.dtype))
+            return self._round(inputs, training)
         if training and self.bounds is None:
             # One step of the common range, over all tensors together.
             self._round(
@@ -216,11 +206,7 @@ class RoundedActivation(Rounding):
             self._ranges["max_var"].assign(max(high, low + NARROWEST))
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "bounds": self.bounds,
-            "floor": self.floor,
-        }
+        return {**super().get_config(), "bounds": self.bounds}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -16,8 +16,13 @@ from keras_mobilevit import reports
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
 from keras_mobilevit.tflite import writers
+from keras_mobilevit.tflite.budget import Budget
+from keras_mobilevit.tflite.budget import check_budget
+from keras_mobilevit.tflite.budget import write_within
 from keras_mobilevit.tflite.inspect import Inspection
 from keras_mobilevit.tflite.inspect import inspect
+from keras_mobilevit.tflite.split import part_paths
+from keras_mobilevit.tflite.split import split as split_file
 from keras_mobilevit.tflite.targets import PRECISIONS
 from keras_mobilevit.tflite.targets import TARGETS
 
@@ -51,6 +56,8 @@ class Conversion(reports.Report):
         max_rank: the most axes that a tensor has.
         min_runtime: the oldest TFLite runtime that runs the file.
         seconds: how long the conversion took.
+        parts: with `split`, the files of the part that maps and of the rest.
+        budget: with `max_drop`, which layers stay in float, and their cost.
     """
 
     path: str
@@ -64,10 +71,12 @@ class Conversion(reports.Report):
     max_rank: int
     min_runtime: str
     seconds: float
+    parts: tuple[str, ...] = ()
+    budget: Budget | None = None
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.input_shape))
-        return reports.table(
+        written = reports.table(
             ("file", "precision", "input", "MB", "ops", "float ops", "runtime"),
             [
                 (
@@ -81,6 +90,7 @@ class Conversion(reports.Report):
                 )
             ],
         )
+        return f"{written}\n\n{self.budget}" if self.budget else written
 
 
 def convert(
@@ -94,6 +104,9 @@ def convert(
     input_dtype: str | None = None,
     input_shape: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
+    max_drop: float | None = None,
+    validation_data: Any = None,
+    split: bool = False,
     overwrite: bool = False,
 ) -> Conversion:
     """Writes a Keras model as a TFLite file, then reads it back and checks it.
@@ -127,6 +140,17 @@ def convert(
         input_shape: `(height, width)` for a model that takes any size, or
             for another size than the model's own.
         labels: the names of the classes, stored in the file.
+        max_drop: for a classifier in `"int8"` or `"int8_mixed"`: how many
+            points (0..100) of top-1 the file may lose against the float
+            model. The fewest layers that this asks for stay in float; which,
+            and what they cost in size and time, is in the result.
+        validation_data: what `max_drop` is measured on, as of `evaluate`; an
+            array of pictures alone if there are no labels: then what counts
+            is how many keep the class that the float model gives them.
+        split: for `target="edgetpu"`: whether to write, besides `path`, the
+            part of the file that is predicted to map and the rest, which
+            follow one another to the same outputs: `name_first.tflite` and
+            `name_rest.tflite` beside `path`.
         overwrite: whether `path` may be replaced.
 
     Returns:
@@ -137,22 +161,35 @@ def convert(
         FileExistsError: `path` exists and `overwrite` is `False`.
         ConversionError: the file does not keep what its precision promises;
             nothing is written.
+        BudgetError: no choice of layers keeps `max_drop`; nothing is written.
     """
     started = time.perf_counter()
     target, precision, input_dtype = _resolve(target, precision, input_dtype)
-    files.check_writable(path, overwrite)
+    if split and target != "edgetpu":
+        raise ValueError(
+            '`split=True` is for `target="edgetpu"`, which runs one part of a '
+            f"graph. Received: target={target!r}"
+        )
+    check_budget(max_drop, validation_data, precision)
+    parts = part_paths(path) if split else ()
+    for file in (path, *parts):
+        files.check_writable(file, overwrite)
     model = load_model(model)
-    model = _with_static_input(model, input_shape)
+    model = with_static_input(model, input_shape)
     shape = (1, *model.inputs[0].shape[1:])
-    if labels is not None:
-        if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+    for name, value in (("labels", labels), ("max_drop", max_drop)):
+        is_classifier = (
+            len(model.outputs) == 1 and len(model.outputs[0].shape) == 2
+        )
+        if value is not None and not is_classifier:
             raise ValueError(
-                "`labels` name the classes of a classifier, but the model has "
-                f"outputs of shape {[tuple(o.shape) for o in model.outputs]}. "
-                f"Received: labels={labels!r}"
+                f"`{name}` is for classifiers, but the model has outputs of "
+                f"shape {[tuple(o.shape) for o in model.outputs]}. "
+                f"Received: {name}={value!r}"
             )
+    if labels is not None:
         labels = metadata.check_labels(labels, model.outputs[0].shape[-1])
-    pictures = None
+    pictures, reference, rounding = None, model, None
     if quantization.is_quantized(model):
         if precision not in TRAINED:
             raise ValueError(
@@ -161,19 +198,33 @@ def convert(
                 "`quantization.strip(model)`. Received: "
                 f"precision={precision!r}"
             )
+        reference, rounding = quantization.strip(model), model
         model = quantization.bake(model)
     elif precision in INTEGER:
         pictures = quantization.model_pictures(model, calibration_data)
         if equalize:
             model, _ = quantization.equalize(model, pictures)
 
+    def rank(seen):
+        rounding_model = rounding or quantization.quantize_model(
+            model, pictures, equalize=False
+        )
+        return quantization.sensitivity(rounding_model, seen, precision)
+
+    budget = None
     with tempfile.TemporaryDirectory() as folder:
         saved_model = Path(folder) / "saved_model"
         _export(model, saved_model, shape)
         if precision in INTEGER:
-            data = writers.integer(
+            writer = writers.IntegerWriter(
                 saved_model, pictures, input_dtype, precision
             )
+            if max_drop is None:
+                data = writer.write()
+            else:
+                data, budget = write_within(
+                    max_drop, writer, reference, rank, validation_data
+                )
         else:
             data = writers.floating(saved_model, precision)
     if labels is not None:
@@ -181,7 +232,10 @@ def convert(
     with files.atomic_path(path, overwrite) as temporary:
         temporary.write_bytes(data)
         inspection = inspect(temporary)
-        check_promises(inspection, precision, input_dtype)
+        is_whole = budget is None or not budget.kept
+        check_promises(inspection, precision, input_dtype, is_whole)
+        if split:
+            split_file(temporary, *parts, overwrite=overwrite)
     return Conversion(
         path=str(path),
         target=target,
@@ -194,11 +248,16 @@ def convert(
         max_rank=inspection.max_rank,
         min_runtime=inspection.min_runtime,
         seconds=round(time.perf_counter() - started, 1),
+        parts=tuple(map(str, parts)),
+        budget=budget,
     )
 
 
 def check_promises(
-    inspection: Inspection, precision: str, input_dtype: str
+    inspection: Inspection,
+    precision: str,
+    input_dtype: str,
+    is_whole: bool = True,
 ) -> None:
     """Raises `ConversionError` unless a file is what was asked for.
 
@@ -206,6 +265,7 @@ def check_promises(
         inspection: what is in the file.
         precision: one of `PRECISIONS`.
         input_dtype: the type that inputs and outputs should have.
+        is_whole: whether all layers should have this precision.
     """
     broken = []
     if inspection.dynamic_tensors:
@@ -224,12 +284,13 @@ def check_promises(
             broken.append(f"{tensor.name} is {tensor.dtype}, not {input_dtype}")
     if not inspection.signatures:
         broken.append("there is no signature")
-    if precision == "int8" and inspection.float_ops:
+    is_int8 = is_whole and precision == "int8"
+    if is_int8 and inspection.float_ops:
         broken.append(f"float operations: {inspection.float_ops}")
     runtime = inspection.min_runtime_version or (float("inf"),)
-    if precision == "int8" and runtime > MAX_RUNTIME:
+    if is_int8 and runtime > MAX_RUNTIME:
         broken.append(f"it needs TFLite {inspection.min_runtime}")
-    if precision in INTEGER:
+    if is_whole and precision in INTEGER:
         dtype = "int16" if precision == "int16x8" else "int8"
         weighted = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
         late = [
@@ -303,8 +364,14 @@ def load_model(model: keras.Model | str | os.PathLike) -> keras.Model:
         ) from error
 
 
-def _with_static_input(model, input_shape):
-    """Returns the model with a picture of known size as its one input."""
+def with_static_input(
+    model: keras.Model, input_shape: Sequence[int] | None
+) -> keras.Model:
+    """Returns the model with a picture of known size as its one input.
+
+    Raises:
+        ValueError: it has other inputs, or no size that is known.
+    """
     if len(getattr(model, "inputs", None) or ()) != 1 or (
         len(model.inputs[0].shape) != 4
     ):

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,36 @@ def compare(
         agreement=float(same.mean()),
         sqnr_db=float(10 * np.log10(signal / noise)) if noise else None,
         max_error=float(np.abs(error).max()),
+    )
+
+
+def labelled_pictures(
+    data: Any, input_shape: Sequence[int], classes: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Collects pictures to measure on, with their labels if there are any.
+
+    Args:
+        data: as of `evaluate`; or an array of pictures alone.
+        input_shape: shape of the model's input, batch first.
+        classes: how many there are.
+
+    Returns:
+        Pictures `(n, height, width, channels)` and labels `(n,)` or `None`.
+
+    Raises:
+        ValueError: there are no pictures, or they do not fit.
+    """
+    has_labels = not hasattr(data, "ndim")
+    pictures, labels = [], []
+    for batch, found in _batches(data) if has_labels else [(data, None)]:
+        pictures.append(check_pictures(batch, input_shape[1:], "data"))
+        if has_labels:
+            labels.append(_labels(found, len(pictures[-1]), classes))
+    if not sum(map(len, pictures)):
+        raise ValueError("`data` must hold pictures. Received: none")
+    return (
+        np.concatenate(pictures),
+        np.concatenate(labels) if has_labels else None,
     )
 
 

@@ -8,7 +8,8 @@ SIGNATURE = "serving_default"
 
 
 @functools.cache
-def _schema() -> Any:
+def schema() -> Any:
+    """Returns the classes of the TFLite schema."""
     from ai_edge_litert import schema_py_generated
 
     return schema_py_generated
@@ -18,7 +19,7 @@ def _schema() -> Any:
 def _op_names() -> dict[int, str]:
     return {
         value: name
-        for name, value in vars(_schema().BuiltinOperator).items()
+        for name, value in vars(schema().BuiltinOperator).items()
         if isinstance(value, int)
     }
 
@@ -135,7 +136,7 @@ def float_islands(graph: list[Node]) -> set[int]:
 
 def is_float(tensor: Any) -> bool:
     """Whether a tensor of an object tree holds float32."""
-    return tensor.type == _schema().TensorType.FLOAT32
+    return tensor.type == schema().TensorType.FLOAT32
 
 
 def lift_ranges(model: Any) -> dict[int, tuple[float, float]]:
@@ -146,7 +147,7 @@ def lift_ranges(model: Any) -> dict[int, tuple[float, float]]:
         tensor that was rounded twice keeps the first.
     """
     graph = model.subgraphs[0]
-    kinds = _schema().TensorType
+    kinds = schema().TensorType
     lowest = {kinds.UINT8: 0, kinds.INT8: -128}
     alias, lifted, kept = {}, {}, []
     for op, node in zip(graph.operators, nodes(model)):
@@ -167,11 +168,11 @@ def lift_ranges(model: Any) -> dict[int, tuple[float, float]]:
         for named in signature.outputs:
             index = int(named.tensorIndex)
             named.tensorIndex = alias.get(index, index)
-    places = _drop_unused_tensors(model)
+    places = drop_unused_tensors(model)
     return {places[t]: bounds for t, bounds in lifted.items() if t in places}
 
 
-def _drop_unused_tensors(model):
+def drop_unused_tensors(model: Any) -> dict[int, int]:
     """Removes tensors that nothing touches; returns the others' new places."""
     graph = model.subgraphs[0]
     lists = [(op, name) for op in graph.operators for name in _TENSOR_LISTS]
@@ -204,14 +205,14 @@ def int8_ends_to_uint8(model: Any) -> None:
     moves the zero point, nothing is rounded.
     """
     graph = model.subgraphs[0]
-    code = _quantize_code(model)
+    code = add_code(model, "QUANTIZE")
     graph.inputs, graph.outputs = list(graph.inputs), list(graph.outputs)
     for ends in (graph.inputs, graph.outputs):
         for position, inner in enumerate(ends):
-            if graph.tensors[inner].type != _schema().TensorType.INT8:
+            if graph.tensors[inner].type != schema().TensorType.INT8:
                 continue
             outer = _add_uint8_twin(graph, inner)
-            op = _schema().OperatorT()
+            op = schema().OperatorT()
             op.opcodeIndex = code
             if ends is graph.inputs:
                 op.inputs, op.outputs = [outer], [inner]
@@ -237,6 +238,7 @@ _INT8_VERSIONS = {
     "DEPTHWISE_CONV_2D": 3,
     "DEQUANTIZE": 2,
     "FULLY_CONNECTED": 4,
+    "L2_NORMALIZATION": 2,
     "LOGISTIC": 2,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
@@ -273,25 +275,25 @@ def state_versions(model: Any) -> None:
             model.buffers[entry.buffer].data = padded
 
 
-def _quantize_code(model):
-    schema = _schema()
-    code = schema.OperatorCodeT()
-    code.builtinCode = schema.BuiltinOperator.QUANTIZE
-    code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+def add_code(model: Any, name: str) -> int:
+    """Adds an operator code to a model and returns its index."""
+    code = schema().OperatorCodeT()
+    code.builtinCode = getattr(schema().BuiltinOperator, name)
+    # Older runtimes read this one.
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.version = 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
 
 
 def _add_uint8_twin(graph, index):
-    schema = _schema()
     source = graph.tensors[index]
-    twin = schema.TensorT()
+    twin = schema().TensorT()
     twin.name = source.name
     source.name = source.name + b"_int8"
     twin.shape = source.shape
-    twin.type = schema.TensorType.UINT8
-    twin.quantization = schema.QuantizationParametersT()
+    twin.type = schema().TensorType.UINT8
+    twin.quantization = schema().QuantizationParametersT()
     twin.quantization.scale = source.quantization.scale
     twin.quantization.zeroPoint = [
         int(point) + 128 for point in source.quantization.zeroPoint

@@ -74,21 +74,30 @@ class Delegation:
         ops: operations in the main graph.
         partitions: how many pieces XNNPACK runs; the fewer, the better.
         outside: `{op name: count}` of the operations that it does not run.
+        inside: the indices of those that it runs.
     """
 
     ops: int
     partitions: int
     outside: dict[str, int]
+    inside: frozenset[int]
 
 
 def delegation(interpreter: Any) -> Delegation:
-    """Reads from a loaded interpreter what its delegate has taken over.
+    """Reads from a loaded interpreter what its delegate has taken over."""
+    return divide(interpreter._get_ops_details())
+
+
+def divide(ops: Sequence[dict]) -> Delegation:
+    """Tells which operations a delegate has taken over.
 
     The runtime appends a DELEGATE node for each partition and keeps the
     operations it replaces, without saying which. They are those that lead to
     an output of the node without passing one of its inputs.
+
+    Args:
+        ops: the details that a loaded interpreter gives of each.
     """
-    ops = interpreter._get_ops_details()
     partitions = [op for op in ops if op["op_name"] == "DELEGATE"]
     ops = [op for op in ops if op["op_name"] != "DELEGATE"]
     writer = {int(t): op for op in ops for t in op["outputs"]}
@@ -108,6 +117,7 @@ def delegation(interpreter: Any) -> Delegation:
         len(ops),
         len(partitions),
         dict(collections.Counter(outside).most_common()),
+        frozenset(inside),
     )
 
 

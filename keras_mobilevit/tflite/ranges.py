@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite import fusions
 
 
 def activation_ranges(
@@ -129,6 +130,8 @@ def trained_ranges(
     lifted = flatbuffer.lift_ranges(model)
     if not lifted:
         return None
+    for tensor, bounds in fusions.norm_ranges(model).items():
+        lifted.setdefault(tensor, bounds)
     tensors = model.subgraphs[0].tensors
     graph = flatbuffer.nodes(model)
     carriers = [node for node in graph if node.name in _CARRYING]

@@ -9,6 +9,30 @@ from typing import Any
 
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+_WITHOUT_OUTPUT = {"ASSIGN_VARIABLE", "CALL_ONCE"}
+_INTEGERS = {"int32": "<i4", "int64": "<i8"}
+_MOST_VALUES = 16
+
+# By operation the table of the schema that holds its settings, and of these
+# the ones to read.
+_DILATION = {"dilation_w": "DilationWFactor", "dilation_h": "DilationHFactor"}
+_ACTIVATION = {"activation": "FusedActivationFunction"}
+_OPTIONS = {
+    "AVERAGE_POOL_2D": ("Pool2DOptions", _ACTIVATION),
+    "CONCATENATION": ("ConcatenationOptions", _ACTIVATION),
+    "CONV_2D": ("Conv2DOptions", _DILATION),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", _DILATION),
+    "FULLY_CONNECTED": (
+        "FullyConnectedOptions",
+        {"weights_format": "WeightsFormat"},
+    ),
+    "MAX_POOL_2D": ("Pool2DOptions", _ACTIVATION),
+    "PACK": ("PackOptions", {"axis": "Axis"}),
+    "STRIDED_SLICE": (
+        "StridedSliceOptions",
+        {"ellipsis_mask": "EllipsisMask", "new_axis_mask": "NewAxisMask"},
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +85,13 @@ class Op:
         input_names, input_dtypes, input_shapes: of its inputs, constants
             included; an optional input that is absent is left out.
         output_names, output_dtypes, output_shapes: of its outputs.
+        input_tensors, output_tensors: their numbers in the subgraph.
+        constant_bytes: for each input the bytes that the file holds of it,
+            also where a DEQUANTIZE unpacks them; 0 for an activation.
+        values: for each input that is a constant of a few integers, such as
+            the axes of a MEAN, these; `()` for the others.
+        options: those of its settings that the rules of `targets` ask for,
+            as integers; none stands for the default of the format.
     """
 
     index: int
@@ -76,6 +107,11 @@ class Op:
     output_names: tuple[str, ...]
     output_dtypes: tuple[str, ...]
     output_shapes: tuple[tuple[int, ...], ...]
+    input_tensors: tuple[int, ...]
+    output_tensors: tuple[int, ...]
+    constant_bytes: tuple[int, ...]
+    values: tuple[tuple[int, ...], ...]
+    options: dict[str, int]
 
 
 class Reader:
@@ -89,6 +125,7 @@ class Reader:
     def __init__(self, data: bytes):
         from ai_edge_litert import schema_py_generated as schema
 
+        self.schema = schema
         self.data = data
         self.budget = len(data)
         self.model = schema.Model.GetRootAs(data, 0)
@@ -138,7 +175,9 @@ class Reader:
             ),
             "ops": tuple(ops),
             "op_counts": _count(op.name for op in ops),
-            "op_dtypes": _count(op.output_dtypes[0] for op in ops),
+            "op_dtypes": _count(
+                op.output_dtypes[0] for op in ops if op.output_dtypes
+            ),
             "float_ops": _count(op.name for op in ops if op.is_float),
             "max_rank": max((len(t.shape) for t, _ in tensors), default=0),
             "dynamic_tensors": tuple(
@@ -170,8 +209,8 @@ class Reader:
         name = self.op_names.get(number, f"UNKNOWN_{number}")
         return name, code.Version(), False
 
-    def tensor(self, tensor: Any) -> tuple[Tensor, bool]:
-        """Returns a tensor and whether it is constant."""
+    def tensor(self, tensor: Any) -> tuple[Tensor, Any]:
+        """Returns a tensor and its bytes, none if it is no constant."""
         shape = self.items(tensor.ShapeLength(), tensor.Shape)
         if tensor.ShapeSignatureLength():
             shape = self.items(
@@ -194,33 +233,33 @@ class Reader:
             scale=scale,
             zero_point=zero,
             channels=scales,
-        ), len(self.buffers[tensor.Buffer()]) > 0
+        ), self.buffers[tensor.Buffer()]
 
     def ops(
         self,
         number: int,
         operators: list,
         codes: list[tuple[str, int, bool]],
-        tensors: list[tuple[Tensor, bool]],
+        tensors: list[tuple[Tensor, Any]],
         graph_inputs: list[int],
         graph_outputs: list[int],
     ) -> Iterator[Op]:
         """Yields the operations of subgraph `number`."""
-        unpacked = set()
+        unpacked = {}
         for index, op in enumerate(operators):
             name, version, is_custom = codes[op.OpcodeIndex()]
             sources = self.items(op.InputsLength(), op.Inputs)
             targets = self.items(op.OutputsLength(), op.Outputs)
             inputs = _pick(tensors, sources)
             outputs = _pick(tensors, targets)
-            if not outputs:
+            if not outputs and name not in _WITHOUT_OUTPUT:
                 raise ValueError(f"operation {index} has no output")
-            if name == "DEQUANTIZE" and all(fixed for _, fixed in inputs):
-                unpacked.update(targets)
+            if name == "DEQUANTIZE" and inputs and len(inputs[0][1]):
+                unpacked.update(dict.fromkeys(targets, inputs[0][1]))
             moving = [
                 tensors[i][0].dtype
                 for i in (*sources, *targets)
-                if i >= 0 and not tensors[i][1] and i not in unpacked
+                if i >= 0 and not len(tensors[i][1]) and i not in unpacked
             ]
             at_border = (
                 name == "QUANTIZE" and set(sources) <= set(graph_inputs)
@@ -241,7 +280,27 @@ class Reader:
                 output_names=tuple(t.name for t, _ in outputs),
                 output_dtypes=tuple(t.dtype for t, _ in outputs),
                 output_shapes=tuple(t.shape for t, _ in outputs),
+                input_tensors=tuple(int(i) for i in sources if i >= 0),
+                output_tensors=tuple(int(i) for i in targets if i >= 0),
+                constant_bytes=tuple(
+                    len(unpacked.get(i, tensors[i][1]))
+                    for i in sources
+                    if i >= 0
+                ),
+                values=tuple(_integers(t, data) for t, data in inputs),
+                options=self.options(name, op),
             )
+
+    def options(self, name: str, op: Any) -> dict[str, int]:
+        """Returns the settings of an operation that `_OPTIONS` lists."""
+        kind, wanted = _OPTIONS.get(name, ("NONE", {}))
+        table = op.BuiltinOptions()
+        number = getattr(self.schema.BuiltinOptions, kind)
+        if not wanted or table is None or op.BuiltinOptionsType() != number:
+            return {}
+        found = getattr(self.schema, kind)()
+        found.Init(table.Bytes, table.Pos)
+        return {key: int(getattr(found, get)()) for key, get in wanted.items()}
 
     def signature(self, index: int) -> Signature:
         """Returns a named entry point."""
@@ -261,6 +320,17 @@ def _pick(tensors: list, indices: Sequence[int]) -> list:
         if not -1 <= index < len(tensors):
             raise ValueError(f"there is no tensor {index}")
     return [tensors[index] for index in indices if index >= 0]
+
+
+def _integers(tensor: Tensor, data: Any) -> tuple[int, ...]:
+    """The numbers in a small constant of integers."""
+    kind = _INTEGERS.get(tensor.dtype)
+    size = int(kind[-1]) if kind else 1
+    if kind is None or len(data) % size or len(data) > size * _MOST_VALUES:
+        return ()
+    import numpy as np
+
+    return tuple(np.frombuffer(bytes(data), kind).tolist())
 
 
 def _names(enumeration: Any) -> dict[int, str]:

@@ -1,7 +1,9 @@
 """From a SavedModel to the bytes of a TFLite file, by precision."""
 
+import collections
 import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from keras_mobilevit.layers.base import GATE_RANGE
 from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite import fusions
 from keras_mobilevit.tflite import ranges
 
 
@@ -32,86 +35,110 @@ def floating(saved_model: Path, precision: str) -> bytes:
     return converter.convert()
 
 
-def integer(
-    saved_model: Path,
-    pictures: np.ndarray | None,
-    input_dtype: str,
-    precision: str,
-) -> bytes:
-    """Writes a file with integer activations, with LiteRT's quantizer.
+class IntegerWriter:
+    """Writes files with integer activations, with LiteRT's quantizer.
 
     The quantizer takes the ranges as they are given, so what is known of a
     range beforehand can be fixed; TensorFlow's own calibration cannot.
 
     Args:
-        saved_model: the folder of the SavedModel.
+        saved_model: the folder of the SavedModel; a file is left beside it.
         pictures: float32 array of pictures to calibrate on; not needed for a
             quantization-aware model, which brings its ranges.
         input_dtype: `"uint8"`, `"int8"` or `"float32"`, of both ends.
         precision: `"int8"`, `"int8_mixed"` (attention cores and norms stay
             float) or `"int16x8"` (weights of 8 bits, activations of 16).
-    """
-    from litert_quantizer import quantizer
-    from litert_quantizer import recipe
 
-    float_file = saved_model.with_name("float.tflite")
-    data = floating(saved_model, "float32")
-    model = flatbuffer.read_model(data)
-    known = ranges.trained_ranges(model)
-    if known is None:
-        float_file.write_bytes(data)
-        known = ranges.activation_ranges(float_file, pictures)
-    else:
-        float_file.write_bytes(flatbuffer.write_model(model))
-    tensors = model.subgraphs[0].tensors
-    graph = flatbuffer.nodes(model)
-    if precision == "int16x8":
-        rules = recipe.static_wi8_ai16()
-    else:
-        rules = recipe.static_wi8_ai8()
-        for tensor, low, high in _fixed_ranges(graph, known, tensors):
+    Attributes:
+        model: object tree of the float file.
+    """
+
+    def __init__(
+        self,
+        saved_model: Path,
+        pictures: np.ndarray | None,
+        input_dtype: str,
+        precision: str,
+    ):
+        self.input_dtype, self.precision = input_dtype, precision
+        self._float_file = saved_model.with_name("float.tflite")
+        data = floating(saved_model, "float32")
+        self.model = flatbuffer.read_model(data)
+        known = ranges.trained_ranges(self.model)
+        if known is None:
+            self._float_file.write_bytes(data)
+            known = ranges.activation_ranges(self._float_file, pictures)
+        else:
+            self._float_file.write_bytes(flatbuffer.write_model(self.model))
+        self._graph = flatbuffer.nodes(self.model)
+        tensors = self.model.subgraphs[0].tensors
+        fixed = {}
+        if precision != "int16x8":
+            fixed.update(_fixed_ranges(self._graph, known, tensors))
+        if precision == "int8":
+            fixed.update(fusions.norm_ranges(self.model))
+        for tensor, (low, high) in fixed.items():
             bounds = known[tensors[tensor].name.decode()]
             bounds["min"] = np.full_like(bounds["min"], low)
             bounds["max"] = np.full_like(bounds["max"], high)
-    quantized = rules[0]
-    exact = {"algorithm_key": "no_quantize", "op_config": {}}
-    is_mixed = precision == "int8_mixed"
-    for index in flatbuffer.float_islands(graph) if is_mixed else ():
-        names = [tensors[t].name.decode() for t in graph[index].outputs]
-        # A rule's pattern is searched in the names of an op's outputs.
-        pattern = "^" + re.escape(";".join(names)) + ";$"
-        rules.append({**exact, "regex": pattern, "operation": "*"})
-    # Later rules win, and the last operation may be an island's.
-    ends = exact if input_dtype == "float32" else quantized
-    for end in ("INPUT", "OUTPUT"):
-        rules.append({**ends, "regex": "", "operation": end})
-    with warnings.catch_warnings():
-        # Of the memory that its own interpreter takes.
-        warnings.simplefilter("ignore", UserWarning)
-        result = quantizer.Quantizer(str(float_file), rules).quantize(
-            known, enable_progress_bar=False, enable_progress_report=False
-        )
-    model = flatbuffer.read_model(bytes(result.quantized_model))
-    if input_dtype == "uint8":
-        flatbuffer.int8_ends_to_uint8(model)
-    flatbuffer.state_versions(model)
-    return flatbuffer.write_model(model)
+        self._ranges = known
+
+    def write(self, kept: Collection[int] = ()) -> bytes:
+        """Returns a file.
+
+        Args:
+            kept: positions of operations that stay in floating point.
+        """
+        from litert_quantizer import quantizer
+        from litert_quantizer import recipe
+
+        if self.precision == "int16x8":
+            rules = recipe.static_wi8_ai16()
+        else:
+            rules = recipe.static_wi8_ai8()
+        quantized = rules[0]
+        exact = {"algorithm_key": "no_quantize", "op_config": {}}
+        if self.precision == "int8_mixed":
+            kept = {*kept, *flatbuffer.float_islands(self._graph)}
+        tensors = self.model.subgraphs[0].tensors
+        for index in kept:
+            outputs = self._graph[index].outputs
+            names = [tensors[t].name.decode() for t in outputs]
+            # A rule's pattern is searched in the names of an op's outputs.
+            pattern = "^" + re.escape(";".join(names)) + ";$"
+            rules.append({**exact, "regex": pattern, "operation": "*"})
+        # Later rules win, and the last operation may be one that is kept.
+        ends = exact if self.input_dtype == "float32" else quantized
+        for end in ("INPUT", "OUTPUT"):
+            rules.append({**ends, "regex": "", "operation": end})
+        with warnings.catch_warnings():
+            # Of the memory that its own interpreter takes.
+            warnings.simplefilter("ignore", UserWarning)
+            result = quantizer.Quantizer(str(self._float_file), rules).quantize(
+                self._ranges,
+                enable_progress_bar=False,
+                enable_progress_report=False,
+            )
+        model = flatbuffer.read_model(bytes(result.quantized_model))
+        if self.precision == "int8":
+            fusions.fuse_norms(model)
+        if self.input_dtype == "uint8":
+            flatbuffer.int8_ends_to_uint8(model)
+        flatbuffer.state_versions(model)
+        return flatbuffer.write_model(model)
 
 
 def _fixed_ranges(graph: list, known: dict, tensors: list) -> Any:
-    """Yields `(tensor, low, high)` where no calibration is needed."""
-    producers = {t: node for node in graph for t in node.outputs}
+    """Yields `(tensor, (low, high))` where no calibration is needed."""
+    readers = collections.Counter(t for node in graph for t in node.inputs)
     for node in graph:
         if node.name in ("SOFTMAX", "LOGISTIC"):
-            yield node.outputs[0], *PROBABILITIES
+            yield node.outputs[0], PROBABILITIES
         if node.name == "LOGISTIC":
-            # Only a gate that a product with constants feeds has an input of
-            # its own; else the tensor is also what the gate multiplies.
-            source = producers.get(node.inputs[0])
-            if source and source.name == "MUL" and len(source.inputs) == 1:
+            # Without equalisation the tensor is also what the gate
+            # multiplies, and needs its whole range.
+            if readers[node.inputs[0]] == 1:
                 measured = known[tensors[node.inputs[0]].name.decode()]
-                yield (
-                    node.inputs[0],
-                    max(GATE_RANGE[0], float(measured["min"].min())),
-                    min(GATE_RANGE[1], float(measured["max"].max())),
-                )
+                low = max(GATE_RANGE[0], float(measured["min"].min()))
+                high = min(GATE_RANGE[1], float(measured["max"].max()))
+                yield node.inputs[0], (low, high)

@@ -1,0 +1,53 @@
+"""From the operations of a file back to the layers of the Keras model."""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from keras_mobilevit.tflite import flatbuffer
+
+
+def layers_of_ops(model: Any, trails: Collection[str]) -> list[str]:
+    """Names the layer that each operation of a file was made from.
+
+    A converter names a tensor after the calls that led to it,
+    `model_1/block1_1/expand_1/convolution`, with a number behind each name.
+
+    Args:
+        model: object tree of `flatbuffer.read_model`.
+        trails: the layers to choose from, as names on the way to them:
+            `"block1/expand"`.
+
+    Returns:
+        For each operation of the main graph the longest of `trails` that
+        leads to it, or `""`. Operations without a name of their own, such as
+        the last, belong to the layer of their first input.
+    """
+    tree = {}
+    for trail in trails:
+        node = tree
+        for name in trail.split("/"):
+            node = node.setdefault(name, {})
+        node[None] = trail
+    tensors = model.subgraphs[0].tensors
+    makers, found = {}, []
+    for node in flatbuffer.nodes(model):
+        name = tensors[node.outputs[0]].name.decode().split(";")[0]
+        trail = _follow(tree, name.split("/")[1:])
+        if "/" not in name and node.inputs:
+            trail = makers.get(node.inputs[0], "")
+        found.append(trail)
+        makers.update(dict.fromkeys(node.outputs, trail))
+    return found
+
+
+def _follow(tree, names):
+    """Returns the trail at the end of the longest way into `tree`."""
+    best = ""
+    for name in names:
+        # Layers are called "block_1" too: the whole name counts first.
+        tree = tree.get(name) or tree.get(re.sub(r"_\d+$", "", name))
+        if tree is None:
+            break
+        best = tree.get(None, best)
+    return best
