@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_mobilevit import tflite
+from keras_mobilevit.tflite import profile
 from keras_mobilevit.tflite.benchmark import benchmark
 
 # The package's attribute of this name is the function.
@@ -122,3 +124,28 @@ def test_bad_files(tiny_float_file, tmp_path):
     path.write_text("this is no model")
     with pytest.raises(ValueError, match="must be a TFLite file"):
         benchmark([path])
+
+
+def test_profile_by_layer(tiny_files):
+    """The layers hold all operations and all of the time."""
+    names = ("float32", "float16", "int8", "uint8_io")
+    paths = [tiny_files[name] for name in names]
+    report = tflite.benchmark(paths, [1], 5, profile=True, progress=False)
+    assert len(report.profiles) == len(paths)
+    for path, found in zip(paths, report.profiles):
+        layers = [row.layer for row in found.layers]
+        assert {"stem", "block1", "block2", "predictions"} <= set(layers)
+        assert layers.index("block1") < layers.index("block2")
+        assert sum(row.ops for row in found.layers) == len(
+            tflite.inspect(path).ops
+        )
+        assert found.total_ms > 0
+        assert max(row.share for row in found.layers) > 0.2
+        assert "block2" in str(report)
+
+
+def test_profile_of_times():
+    times = np.array([[1.0, 2.0], [4.0, 8.0]])
+    found = profile.from_times("a", 1, [("x", 3), ("y", 4)], times)
+    assert [row.share for row in found.layers] == [0.25, 0.75]
+    assert found.total_ms == 6 and found.layers[1].ms == 4.5

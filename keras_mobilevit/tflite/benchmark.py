@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 
 from keras_mobilevit import files
 from keras_mobilevit import reports
+from keras_mobilevit.tflite import profile as profiles
 from keras_mobilevit.tflite.interpreter import delegation
 from keras_mobilevit.tflite.interpreter import open_interpreter
+from keras_mobilevit.tflite.profile import Profile
 
 _MIN_ROUNDS = 3
 _CHILD_TIMEOUT = 120
@@ -90,14 +93,17 @@ class Benchmark(reports.Report):
     Attributes:
         files: one row for each file.
         timings: one row for each number of threads and file.
+        profiles: with `profile=True`, where each file's time goes.
     """
 
     files: tuple[FileFacts, ...]
     timings: tuple[Timing, ...]
+    profiles: tuple[Profile, ...] = ()
 
     def __str__(self) -> str:
         return "\n\n".join(
             (
+                *map(str, self.profiles),
                 reports.table(
                     ("file", "threads", "median ms", "min", "p90", "ratio"),
                     [
@@ -186,6 +192,7 @@ def benchmark(
     warmup: int = 5,
     seconds: float | None = None,
     progress: bool = True,
+    profile: bool = False,
 ) -> Benchmark:
     """Measures TFLite files against each other on this machine's CPU.
 
@@ -203,6 +210,8 @@ def benchmark(
         seconds: stop timing after so many seconds for each number of threads,
             though not before 3 rounds; `None` for no limit.
         progress: whether to show a progress bar.
+        profile: whether to measure too how long each Keras layer takes, with
+            the first number of threads.
 
     Returns:
         Times, sizes, memory, and how much of each file XNNPACK runs.
@@ -253,7 +262,27 @@ def benchmark(
                 _timing(path, count, own, times[0])
                 for path, own in zip(paths, times)
             ]
-    return Benchmark(files=facts, timings=tuple(timings))
+    profiled = ()
+    if profile:
+        profiled = tuple(
+            _profile(path, threads[0], runs, progress) for path in paths
+        )
+    return Benchmark(facts, tuple(timings), profiled)
+
+
+def _profile(path: str, threads: int, runs: int, progress: bool) -> Profile:
+    """Times a file and all of its beginnings in turns."""
+    from tqdm import tqdm
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=runs + 2, desc="profile", disable=not progress) as bar,
+    ):
+        layers, beginnings = profiles.write_beginnings(path, folder)
+        interpreters = [_loaded(file, threads) for file in beginnings]
+        _rounds(interpreters, 2, None, bar)
+        times = _rounds(interpreters, runs, None, bar)
+    return profiles.from_times(path, threads, layers, times)
 
 
 def _loaded(path: str, threads: int) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import metadata
@@ -10,6 +11,9 @@ from keras_mobilevit.tflite.reader import Op
 from keras_mobilevit.tflite.reader import Reader
 from keras_mobilevit.tflite.reader import Signature
 from keras_mobilevit.tflite.reader import Tensor
+
+if TYPE_CHECKING:
+    from keras_mobilevit.tflite.verdicts import Check
 
 _IDENTIFIER = b"TFL3"
 
@@ -119,6 +123,40 @@ class Inspection(reports.Report):
                 ),
             )
         )
+
+    def check(self, target: str, compile_it: bool | None = None) -> "Check":
+        """Tells which operations a target runs, and why not the others.
+
+        - `"cpu"`: measured: the installed runtime loads the file, and what
+          XNNPACK takes over is counted.
+        - `"gpu"`: predicted from what LiteRT's GPU delegates are known to
+          take.
+        - `"edgetpu"`: predicted from Google's table of operations, and
+          from published pairs of a file and what the compiler made of it. For
+          five such pairs the prediction is exact. They hold ADD, ARG_MAX,
+          AVERAGE_POOL_2D, CONCATENATION, CONV_2D, DEPTHWISE_CONV_2D,
+          FULLY_CONNECTED, PAD, QUANTIZE, RESHAPE, RESIZE_BILINEAR and
+          SOFTMAX; on every other operation, among them LOGISTIC, MEAN,
+          MUL, RSQRT, SUB and TRANSPOSE, the verdict rests on documents
+          alone. Where `edgetpu_compiler` is on the PATH it is run, and its
+          log takes the place of the prediction.
+        - `"mediapipe"`, `"web"`, `"nnapi"`: whether the file is read; no
+          claim is made for single operations.
+
+        Args:
+            target: the name of the target.
+            compile_it: for `"edgetpu"`: whether to run the compiler; `None`
+                to run it if it is there.
+
+        Returns:
+            The verdicts, and what they add up to.
+
+        Raises:
+            ValueError: there is no such target, or no compiler to run.
+        """
+        from keras_mobilevit.tflite import check
+
+        return check.check(self, target, compile_it)
 
     def _versions(self, name: str) -> list[str]:
         return sorted({str(op.version) for op in self.ops if op.name == name})

@@ -1,0 +1,144 @@
+"""Where in a network a file's time goes, by Keras layer."""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mobilevit import reports
+from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.split import cut
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTime:
+    """One of the outermost layers.
+
+    Attributes:
+        layer: its name.
+        ops: operations of the file that were made from it.
+        ms: milliseconds that they take.
+        share: of the file's time, 0..1.
+    """
+
+    layer: str
+    ops: int
+    ms: float
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile(reports.Report):
+    """Where one file's time goes.
+
+    Attributes:
+        path: the file.
+        threads: CPU threads.
+        total_ms: milliseconds of one run.
+        layers: one row for each layer, in the order of their last operation.
+    """
+
+    path: str
+    threads: int
+    total_ms: float
+    layers: tuple[LayerTime, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.threads} thread(s)\n" + reports.table(
+            ("layer", "operations", "ms", "share %"),
+            [
+                (row.layer, row.ops, f"{row.ms:.3f}", f"{100 * row.share:.1f}")
+                for row in self.layers
+            ],
+        )
+
+
+def write_beginnings(
+    path: str | os.PathLike, folder: str | os.PathLike
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """Writes a file for each layer that ends with it.
+
+    XNNPACK runs a whole graph as one operation and does not tell what of it
+    takes how long; but a file that ends with a layer can be timed, and the
+    one that ends with the layer before.
+
+    Args:
+        path: a `.tflite` file of `convert`.
+        folder: where to write.
+
+    Returns:
+        The layers with the number of their operations, and for each layer
+        the file that ends with it; the last is `path` itself.
+    """
+    data = Path(path).read_bytes()
+    model = flatbuffer.read_model(data)
+    owners = _owners(model)
+    last = {layer: i for i, layer in enumerate(owners)}
+    layers = sorted(last, key=last.get)
+    files = []
+    for i, layer in enumerate(layers[:-1]):
+        kept = set(layers[: i + 1])
+        part, _ = cut(data, [i for i, own in enumerate(owners) if own in kept])
+        files.append(os.path.join(folder, f"{i}_{layer}.tflite"))
+        Path(files[-1]).write_bytes(part)
+    counts = [(layer, owners.count(layer)) for layer in layers]
+    return counts, [*files, os.fspath(path)]
+
+
+def _owners(model: Any) -> list[str]:
+    """The outermost layer of each operation, by the names of its outputs."""
+    tensors = model.subgraphs[0].tensors
+    nodes = flatbuffer.nodes(model)
+    readers = {t: i for i, node in enumerate(nodes) for t in node.inputs}
+    owners = []
+    for node in nodes:
+        name = tensors[node.outputs[0]].name.decode().split(";")[0]
+        parts = name.split("/")
+        found = re.sub(r"_\d+$", "", parts[1]) if len(parts) > 2 else None
+        owners.append(found)
+    # What has no such name belongs to what reads it, or, at the end, to what
+    # it reads.
+    for i in reversed(range(len(nodes))):
+        reader = readers.get(nodes[i].outputs[0])
+        if owners[i] is None and reader is not None:
+            owners[i] = owners[reader]
+    known = [owner for owner in owners if owner] or ["all"]
+    return [owner or known[-1] for owner in owners]
+
+
+def from_times(
+    path: str | os.PathLike,
+    threads: int,
+    layers: list[tuple[str, int]],
+    times: np.ndarray,
+) -> Profile:
+    """Turns the times of a file's beginnings into times of its layers.
+
+    Args:
+        path: the file.
+        threads: CPU threads that it was timed with.
+        layers: what `write_beginnings` returned.
+        times: milliseconds of its files, `(files, rounds)`.
+
+    Returns:
+        Milliseconds by layer; a layer that takes next to nothing may come
+        out slightly below zero.
+    """
+    # Per round, so that what slows the machine for a while does not count.
+    own = np.diff(times, axis=0, prepend=0)
+    shares = np.median(own / times[-1], axis=1)
+    total = float(np.median(times[-1]))
+    return Profile(
+        path=os.fspath(path),
+        threads=threads,
+        total_ms=round(total, 4),
+        layers=tuple(
+            LayerTime(
+                layer, ops, round(float(share) * total, 4), round(share, 4)
+            )
+            for (layer, ops), share in zip(layers, shares.tolist())
+        ),
+    )
