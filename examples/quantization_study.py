@@ -4,16 +4,18 @@ Published MobileViT weights have channels of very different size between the
 expanding convolutions and their SiLU; a small data set does not grow them. So
 each network is also trained from starts with that imbalance: the scales of
 the batch normalization before the SiLU are multiplied by log-normal factors
-(`--sigmas`), the next kernels divided by them.
+(`--sigmas`), the next kernels divided by them. And in each network trained
+from the normal start one channel in sixteen is multiplied by `--outliers`, and
+divided again behind: through the gates, between query and key, value and
+projection. Its float outputs stay what they were.
 
     python examples/quantization_study.py --data_dir sign_digits \
         --image_size 96 --sigmas 0 --sigmas 1.5 --seeds 0 --seeds 1 --seeds 2
 
 Trained networks and measured rows are kept in `--output_dir`; a second call
 goes on where the first was stopped. A network takes about six minutes on two
-cores (10 epochs, 1,300 pictures of 96 pixels, 4 epochs of
-quantization-aware training); results are in the README, section "Int8 that
-keeps its accuracy".
+cores (10 epochs, 1,300 pictures of 96 pixels, 4 epochs of quantization-aware
+training); results are in the README, section "Int8 that keeps its accuracy".
 """
 
 import dataclasses
@@ -29,10 +31,14 @@ from absl import logging
 import keras_mobilevit
 from keras_mobilevit import data
 from keras_mobilevit import files
+from keras_mobilevit import quantization
 from keras_mobilevit import reports
 from keras_mobilevit import tflite
 from keras_mobilevit import training
 from keras_mobilevit.layers import InvertedResidual
+from keras_mobilevit.layers import MultiHeadSelfAttention
+from keras_mobilevit.quantization import graph
+from keras_mobilevit.quantization import places
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "'digits' or a tensorflow-datasets name")
@@ -42,14 +48,15 @@ flags.DEFINE_integer("image_size", 64, "side of the pictures in pixels")
 flags.DEFINE_integer("epochs", 10, "passes over the training pictures")
 flags.DEFINE_integer("quantized_epochs", 4, "of them, rounding; 0 for none")
 flags.DEFINE_multi_float("sigmas", [0.0, 1.5], "spread of the start")
+flags.DEFINE_multi_float("outliers", [], "factors of the outlying channels")
 flags.DEFINE_multi_integer("seeds", [0], "seeds")
 flags.DEFINE_string("output_dir", "quantization_study", "for all results")
 
 # name: precision, equalized
 FILES = {
-    "float32": ("float32", True),
-    "float16": ("float16", True),
-    "dynamic_int8": ("dynamic_int8", True),
+    "float32": ("float32", False),
+    "float16": ("float16", False),
+    "dynamic_int8": ("dynamic_int8", False),
     "int8, naive": ("int8", False),
     "int8_mixed, naive": ("int8_mixed", False),
     "int8": ("int8", True),
@@ -59,65 +66,85 @@ FILES = {
 }
 
 
+# What is asked of a network with outliers.
+WITH_OUTLIERS = (
+    *("float32", "int8, naive", "int8_mixed, naive", "int8", "int8_mixed"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Study(reports.Report):
     """One row for each file of each network."""
 
     rows: tuple[dict, ...]
 
+    def _groups(self):
+        """Returns `{(start, file): rows of all seeds}`, in order."""
+        groups = {}
+        for row in self.rows:
+            groups.setdefault((row["start"], row["file"]), []).append(row)
+        return groups
+
     def __str__(self):
-        return reports.table(
-            (
-                "sigma",
-                "seed",
-                "file",
-                "top-1 %",
-                "95 % interval",
-                "agreement %",
-                "SQNR dB",
-                "MB",
-                "latency ratio",
-            ),
-            [
-                (
-                    row["sigma"],
-                    row["seed"],
-                    row["file"],
-                    f"{100 * row['top1']:.2f}",
-                    "{:.2f} to {:.2f}".format(
-                        *(100 * bound for bound in row["interval"])
-                    ),
-                    f"{100 * row['agreement']:.1f}",
-                    f"{row['sqnr_db']:.1f}",
-                    f"{row['size'] / 1e6:.2f}",
-                    f"{row['latency_ratio']:.2f}",
-                )
-                for row in self.rows
-            ],
+        header = (
+            *("start", "seeds", "file", "top-1 %", "of float", "worst"),
+            *("agreement %", "SQNR dB", "least", "MB", "latency ratio"),
         )
+        lines = []
+        for (start, name), rows in self._groups().items():
+            floats = self._groups()[start, "float32"]
+            drops = [
+                100 * (row["top1"] - exact["top1"])
+                for row, exact in zip(rows, floats)
+            ]
+            noise = [row["sqnr_db"] for row in rows]
+            lines.append(
+                (
+                    start,
+                    len(rows),
+                    name,
+                    f"{100 * _mean(rows, 'top1'):.2f}",
+                    f"{np.mean(drops):+.2f}",
+                    f"{min(drops):+.2f}",
+                    f"{100 * _mean(rows, 'agreement'):.1f}",
+                    f"{np.mean(noise):.1f}",
+                    f"{min(noise):.1f}",
+                    f"{_mean(rows, 'size') / 1e6:.2f}",
+                    f"{_mean(rows, 'latency_ratio'):.2f}",
+                )
+            )
+        return reports.table(header, lines)
 
     def plot(self, path, overwrite=False):
-        """Draws top-1 of each file, a line for each network, as a PNG."""
+        """Draws the mean top-1 of each file, a line for each start."""
         from matplotlib.figure import Figure
 
         figure = Figure((9, 4), layout="constrained")
         axes = figure.subplots()
-        for sigma, seed in sorted({(r["sigma"], r["seed"]) for r in self.rows}):
-            rows = [
-                r for r in self.rows if (r["sigma"], r["seed"]) == (sigma, seed)
-            ]
+        names = [n for n in FILES if any(r["file"] == n for r in self.rows)]
+        for start in dict.fromkeys(row["start"] for row in self.rows):
+            groups = {
+                name: rows
+                for (other, name), rows in self._groups().items()
+                if other == start
+            }
             axes.plot(
-                [r["file"] for r in rows],
-                [100 * r["top1"] for r in rows],
-                "o",
-                label=f"sigma {sigma}, seed {seed}",
+                [names.index(name) for name in groups],
+                [100 * _mean(rows, "top1") for rows in groups.values()],
+                "o-",
+                alpha=0.7,
+                label=start,
             )
-        axes.set(ylabel="top-1 of the file, %", ylim=(0, 101))
-        axes.tick_params(axis="x", rotation=30)
+        axes.set(ylabel="top-1 of the file, %, mean", ylim=(0, 101))
+        axes.set_xticks(range(len(names)), names, rotation=30)
         axes.grid(alpha=0.3)
         axes.legend()
         with files.atomic_path(path, overwrite) as temporary:
             figure.savefig(temporary, dpi=120)
+
+
+def _mean(rows, name):
+    return float(np.mean([row[name] for row in rows]))
 
 
 def imbalance(model, sigma, seed):
@@ -131,12 +158,41 @@ def imbalance(model, sigma, seed):
             kernel.assign(kernel.numpy() / factors[:, np.newaxis])
 
 
-def study(folder, sigma, seed):
-    """Trains one network, or finds it trained, and measures its files."""
-    keras.utils.set_random_seed(seed)
-    dataset = data.load(
-        FLAGS.dataset, FLAGS.data_dir, image_size=FLAGS.image_size, seed=seed
-    )
+def with_outliers(model, factor, seed):
+    """Returns a copy in which one channel in sixteen is `factor` larger."""
+
+    def flag(config):
+        for node in graph.own_layers(config):
+            if node["class_name"] == "InvertedResidual":
+                node["config"]["equalized"] = True
+
+    model = graph.copy_with(model, flag)
+    generator = np.random.default_rng(seed)
+
+    def scale(layer, back):
+        chosen = generator.random(layer.filters) < 1 / 16
+        factors = np.where(chosen, factor, 1.0)
+        places.scale_outputs(layer, factors)
+        back(1.0 / factors)
+
+    for block in graph.find(model, InvertedResidual):
+        gate = block.expand.act.gate_scale
+
+        def undo(factors, block=block, gate=gate):
+            gate.assign(gate.numpy() * factors)
+            places.scale_inputs(block.depthwise, factors)
+
+        scale(block.expand, undo)
+    for layer in graph.find(model, MultiHeadSelfAttention):
+        scale(layer.query, lambda f, to=layer.key: places.scale_outputs(to, f))
+        scale(
+            layer.value, lambda f, to=layer.project: places.scale_inputs(to, f)
+        )
+    return model
+
+
+def trained(folder, sigma, seed, dataset):
+    """Trains one network, or finds it trained; and again, rounding."""
     if not (folder / "report.json").exists():
         model = getattr(keras_mobilevit, FLAGS.model)(
             weights=None,
@@ -149,43 +205,48 @@ def study(folder, sigma, seed):
             model, dataset, recipe, folder, overwrite=True, verbose=2
         )
     model = tflite.load_model(folder / "best.keras")
-    wanted = dict(FILES)
-    trained = folder / "quantized" / "best.keras"
+    rounding = folder / "quantized"
     if not FLAGS.quantized_epochs:
-        del wanted["int8, trained"]
-    elif not (folder / "quantized" / "quantization.json").exists():
+        return model, None
+    if not (rounding / "quantization.json").exists():
         recipe = dataclasses.replace(
             training.quantized.RECIPE, epochs=FLAGS.quantized_epochs
         )
         training.train_quantized(
-            model,
-            dataset,
-            recipe,
-            folder / "quantized",
-            overwrite=True,
-            verbose=2,
+            model, dataset, recipe, rounding, overwrite=True, verbose=2
         )
+    return model, tflite.load_model(rounding / "best.keras")
 
+
+def measure(folder, start, seed, dataset, names, model, quantized=None):
+    """Writes the files of one network and measures each: rows."""
     pictures = np.concatenate([batch.numpy() for batch, _ in dataset.val])
+    equal, _ = quantization.equalize(model, dataset.calibration)
     rows = []
-    for name, (precision, equalized) in wanted.items():
-        for dtype in ("float32", None):  # the last one is measured and kept
-            path = folder / f"{name.replace(', ', '_')}.tflite"
+    for name in names:
+        precision, equalized = FILES[name]
+        source = equal if equalized else model
+        source = quantized if name.endswith("trained") else source
+        path = folder / f"{name.replace(', ', '_')}.tflite"
+        ends = (None,)
+        if precision in ("int8", "int8_mixed"):
+            ends = ("float32", None)  # float scores are compared, then gone
+        for dtype in ends:
             conversion = tflite.convert(
-                trained if name.endswith("trained") else model,
+                source,
                 path,
                 precision=precision,
                 calibration_data=dataset.calibration,
-                equalize=equalized,
+                equalize=False,
                 input_dtype=dtype,
                 overwrite=True,
             )
-            if dtype:
+            if dtype == ends[0]:
                 compared = tflite.compare(path, model, pictures)
         measured = tflite.evaluate(path, dataset.val, progress=False)
         rows.append(
             {
-                "sigma": sigma,
+                "start": start,
                 "seed": seed,
                 "file": name,
                 "top1": measured.top1,
@@ -200,6 +261,25 @@ def study(folder, sigma, seed):
     for row, time in zip(rows, timing.timings):
         row["latency_ratio"] = time.ratio
     return rows
+
+
+def study(folder, sigma, seed):
+    """Yields the rows of a network, and of its twins with outliers."""
+    keras.utils.set_random_seed(seed)
+    dataset = data.load(
+        FLAGS.dataset, FLAGS.data_dir, image_size=FLAGS.image_size, seed=seed
+    )
+    model, quantized = trained(folder, sigma, seed, dataset)
+    names = [n for n in FILES if quantized or not n.endswith("trained")]
+    yield from measure(
+        folder, f"sigma {sigma}", seed, dataset, names, model, quantized
+    )
+    for factor in FLAGS.outliers if sigma == 0 else ():
+        place = folder / f"outliers{factor:g}"
+        place.mkdir(exist_ok=True)
+        twin = with_outliers(model, factor, seed)
+        start = f"outliers x{factor:g}"
+        yield from measure(place, start, seed, dataset, WITH_OUTLIERS, twin)
 
 
 def main(argv):

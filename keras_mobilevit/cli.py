@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags
 
+from keras_mobilevit import cli_flags
 from keras_mobilevit.version import __version__
 
 _HELP = {"-h", "-help", "--help"}
@@ -24,69 +25,6 @@ _DEFINE = {
     list: flags.DEFINE_multi_integer,
     str: flags.DEFINE_string,
 }
-
-# Each flag has its default, or the type of a value without one, and its help.
-_JSON = {"json": (False, "print the report as JSON")}
-_OUTPUT = {"overwrite": (False, "replace what exists"), **_JSON}
-_RUN = {"resume": (False, "go on with the run in --output_dir"), **_OUTPUT}
-_DATA = {
-    "data_dir": (
-        str,
-        "folder with train/ and val/, or of class folders, of which a part "
-        "validates; with --dataset, where tensorflow-datasets keeps its data",
-    ),
-    "dataset": (str, "'digits' (built in) or a name of tensorflow-datasets"),
-    "download": (False, "let tensorflow-datasets download"),
-    "batch_size": (32, "pictures in a batch"),
-    "seed": (0, "what all chance depends on, the split into train and val too"),
-}
-_TRAIN = {
-    **_DATA,
-    "image_size": (256, "side of the pictures in pixels"),
-    "model": ("MobileViT_XXS", "MobileViT_XXS, MobileViT_XS or MobileViT_S"),
-    "weights": ("none", "'none', 'imagenet' or a weights file"),
-    "epochs": (20, "passes over the training pictures"),
-    "freeze_epochs": (0, "the first epochs, in which only the head learns"),
-    "learning_rate": (2e-3, "highest learning rate"),
-    "label_smoothing": (0.1, "probability that is spread over all classes"),
-    "weight_decay": (0.01, "of the optimizer, AdamW"),
-    "output_dir": ("run", "folder for the results"),
-    **_RUN,
-}
-_QUANTIZE = {
-    **_DATA,
-    "epochs": (int, "passes over the training pictures; by default 4"),
-    "learning_rate": (float, "highest learning rate; by default 2e-5"),
-    "precision": ("int8", "int8 or int8_mixed"),
-    "freeze_batch_norm": (False, "keep the batch statistics as they are"),
-    "output_dir": ("quantized", "folder for the results"),
-    **_RUN,
-}
-_CONVERT = {
-    **_DATA,
-    "target": ("cpu", "cpu, gpu or edgetpu"),
-    "precision": (
-        str,
-        "float32, float16, dynamic_int8, int16x8, int8_mixed or int8; by "
-        "default what suits the target",
-    ),
-    "input_dtype": (str, "uint8, int8 or float32; by default by precision"),
-    "image_size": (int, "side of the pictures; by default that of the model"),
-    "labels": (str, "a class a line; by default labels.txt beside the model"),
-    **_OUTPUT,
-}
-_EVALUATE = {
-    **_DATA,
-    "threads": (int, "CPU threads; by default all cores"),
-    **_JSON,
-}
-_BENCHMARK = {
-    "threads": (list, "CPU threads, repeatable; by default 1 and all cores"),
-    "runs": (50, "how often each file is timed"),
-    "plot": (str, "PNG file to draw"),
-    **_OUTPUT,
-}
-_PREDICT = {"top": (5, "classes to print"), **_JSON}
 
 
 class UsageError(ValueError):
@@ -245,18 +183,24 @@ def _convert(values, arguments):
     from keras_mobilevit import files
     from keras_mobilevit import tflite
 
-    files.check_writable(path, values.overwrite)
     if values.labels is None:
         labels = _labels_beside(source)
     else:
         labels = _read_labels(values.labels)
+    if values.sizes is not None:
+        return _convert_sizes(values, source, path, labels)
+    files.check_writable(path, values.overwrite)
     model, shape = _load_model(source)
     size = values.image_size
     size = None if size is None else (size, size)
-    pictures = None
+    pictures, validation = None, None
     if values.dataset or values.data_dir:
         shape = (*size, 3) if size else shape
-        pictures = _load_data(values, _side(source, shape)).calibration
+        dataset = _load_data(values, _side(source, shape))
+        pictures = dataset.calibration
+        if values.max_drop is not None:
+            _check_classes(source, labels, dataset)
+            validation = dataset.val
     return tflite.convert(
         model,
         path,
@@ -266,16 +210,52 @@ def _convert(values, arguments):
         input_dtype=values.input_dtype,
         input_shape=size,
         labels=labels,
+        max_drop=values.max_drop,
+        validation_data=validation,
+        split=values.split,
+        overwrite=values.overwrite,
+    )
+
+
+def _convert_sizes(values, source, path, labels):
+    from keras_mobilevit import tflite
+
+    unfit = ("image_size", "max_drop", "split")
+    unfit = [name for name in unfit if getattr(values, name)]
+    sizes = values.sizes.split(",")
+    if unfit or not all(size.strip().isdigit() for size in sizes):
+        raise UsageError(
+            "--sizes takes sides in pixels with commas between, such as "
+            "160,192,224, without --image_size, --max_drop and --split. "
+            f"Received: --sizes {values.sizes}{' --'.join(['', *unfit])}"
+        )
+
+    def pictures(height, _):
+        dataset = _load_data(values, height)
+        _check_classes(source, labels, dataset)
+        return dataset.calibration, dataset.val
+
+    return tflite.convert_sizes(
+        source,
+        path,
+        [int(size) for size in sizes],
+        pictures if values.dataset or values.data_dir else None,
+        target=values.target,
+        precision=values.precision,
+        input_dtype=values.input_dtype,
+        labels=labels,
+        progress=not values.json,
         overwrite=values.overwrite,
     )
 
 
 def _inspect(values, arguments):
-    """Shows what is in a file: inputs, outputs, operations, labels."""
+    """Shows what is in a file, or what of it a --target runs."""
     (path,) = _expect(arguments, 1, "FILE.tflite")
     from keras_mobilevit import tflite
 
-    return tflite.inspect(path)
+    found = tflite.inspect(path)
+    return found if values.target is None else found.check(values.target)
 
 
 def _evaluate(values, arguments):
@@ -302,7 +282,11 @@ def _benchmark(values, arguments):
     if values.plot:
         files.check_writable(values.plot, values.overwrite)
     report = tflite.benchmark(
-        arguments, values.threads, values.runs, progress=not values.json
+        arguments,
+        values.threads,
+        values.runs,
+        progress=not values.json,
+        profile=values.profile,
     )
     if values.plot:
         report.plot(values.plot, overwrite=values.overwrite)
@@ -320,17 +304,29 @@ def _predict(values, arguments):
 
 # Of each an example, its flags, and what runs.
 COMMANDS: dict[str, tuple[str, dict, Callable]] = {
-    "train": ("--data_dir pictures --output_dir run", _TRAIN, _train),
-    "quantize": ("run/best.keras --data_dir pictures", _QUANTIZE, _quantize),
+    "train": ("--data_dir pictures --output_dir run", cli_flags.TRAIN, _train),
+    "quantize": (
+        "run/best.keras --data_dir pictures",
+        cli_flags.QUANTIZE,
+        _quantize,
+    ),
     "convert": (
         "run/best.keras model.tflite --data_dir pictures",
-        _CONVERT,
+        cli_flags.CONVERT,
         _convert,
     ),
-    "inspect": ("model.tflite", _JSON, _inspect),
-    "evaluate": ("model.tflite --data_dir pictures", _EVALUATE, _evaluate),
-    "benchmark": ("a.tflite b.tflite --plot times.png", _BENCHMARK, _benchmark),
-    "predict": ("model.tflite picture.jpg", _PREDICT, _predict),
+    "inspect": ("model.tflite --target edgetpu", cli_flags.INSPECT, _inspect),
+    "evaluate": (
+        "model.tflite --data_dir pictures",
+        cli_flags.EVALUATE,
+        _evaluate,
+    ),
+    "benchmark": (
+        "a.tflite b.tflite --plot times.png",
+        cli_flags.BENCHMARK,
+        _benchmark,
+    ),
+    "predict": ("model.tflite picture.jpg", cli_flags.PREDICT, _predict),
 }
 
 

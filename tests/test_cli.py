@@ -542,3 +542,22 @@ def test_what_is_not_installed(run, pictures, call, monkeypatch):
         call("evaluate", run / "int8.tflite", "--dataset", "digits"),
         "pip install scikit-learn",
     )
+
+
+def test_convert_within_a_budget(small_model, pictures, call, tmp_path):
+    convert = ("convert", small_model(), tmp_path / "a.tflite")
+    budget = ("--precision", "int8", "--max_drop", 100)
+    code, out, err = call(*convert, "--data_dir", pictures, *budget)
+    assert code == 0, err
+    assert "of 100 allowed" in out and "layers kept in float: 0" in out
+    refused(call(*convert, *budget, "--overwrite"), "needs `validation_data`")
+
+
+def test_convert_to_several_sizes(small_model, call, tmp_path):
+    convert = ("convert", small_model(), tmp_path / "a.tflite")
+    options = ("--precision", "float32", "--json", "--sizes")
+    code, out, err = call(*convert, *options, "32,48")
+    assert code == 0, err
+    assert [row["width"] for row in json.loads(out)["files"]] == [32, 48]
+    refused(call(*convert, *options, "32,x"), "--sizes takes sides")
+    refused(call(*convert, *options, "32", "--split"), "without.*--split")
