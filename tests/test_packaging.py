@@ -121,6 +121,10 @@ def test_sdist_holds_the_source(sdist):
     } <= names
     # One can test what one has unpacked.
     assert {"tests/test_packaging.py", "tests/golden/parity.npz"} <= names
+    scripts = (ROOT / "tflite").rglob("*.py")
+    kotlin = (ROOT / "tflite").rglob("*.kt*")
+    for file in (*scripts, *kotlin):
+        assert file.relative_to(ROOT).as_posix() in names
     assert not any("__pycache__" in name for name in names)
 
 
