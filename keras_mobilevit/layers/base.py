@@ -10,8 +10,9 @@ PACKAGE = "keras_mobilevit"
 PROBABILITIES = (0.0, 255.0 / 256.0)
 #: The range that it gives the numbers of an int8 vector of length 1.
 UNIT_RANGE = (-1.0, 127.0 / 128.0)
-#: Beyond these a sigmoid is 0 or 1 to within a step of its int8 output.
-GATE_RANGE = (-8.0, 8.0)
+#: Beyond these an int8 sigmoid has reached its lowest and its highest value:
+#: below ln(0.5 / 255.5) it rounds to 0, above ln(254.5 / 1.5) to 255/256.
+GATE_RANGE = (-6.5, 5.5)
 
 
 class Exact:
@@ -19,6 +20,9 @@ class Exact:
 
     def build(self, input_shape: Any = None) -> None:
         """Creates nothing."""
+
+    def follow(self, part: Any) -> None:
+        """Has no range to follow the values."""
 
     def __call__(self, inputs: Any) -> Any:
         """Returns the inputs."""

@@ -15,6 +15,24 @@ from keras_mobilevit.layers.base import known_channels
 from keras_mobilevit.layers.base import positive_integer
 
 
+def live_inputs(inputs: Any, gate_scale: Any) -> Any:
+    """Returns the inputs of a SiLU, cut where its int8 gate is closed.
+
+    `x * sigmoid(gate_scale * x)` is zero in int8 as soon as the sigmoid is. An
+    int8 tensor that is read by a SiLU alone need not reach beyond that.
+
+    Args:
+        inputs: any tensor, channels last.
+        gate_scale: a number, or one for each channel; not zero.
+    """
+    closed = GATE_RANGE[0] / gate_scale
+    return ops.where(
+        gate_scale > 0,
+        ops.maximum(inputs, closed),
+        ops.minimum(inputs, closed),
+    )
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class SiLU(QuantizableLayer):
     """`x * sigmoid(x)`, the activation of every MobileViT layer.
@@ -73,6 +91,13 @@ class SiLU(QuantizableLayer):
             kernel = ops.reshape(scale, (1, 1, -1, 1))
             x = self.gate_inputs(ops.depthwise_conv(x, kernel))
         return self.outputs(inputs * self.gate(ops.sigmoid(x)))
+
+    def live(self, inputs: Any) -> Any:
+        """Returns the inputs without what an int8 gate shuts out."""
+        scale = ops.ones((), inputs.dtype)
+        if self.equalized:
+            scale = ops.cast(self.gate_scale, inputs.dtype)
+        return live_inputs(inputs, scale)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -152,6 +177,7 @@ class _BaseConvNormAct(QuantizableLayer):
         self.act = None
         if activation == "silu":
             self.act = SiLU(equalized, name="act", **self.inherited())
+            self.outputs.follow(self.act.live)
 
     def build(self, input_shape):
         channels = known_channels(input_shape, type(self).__name__)

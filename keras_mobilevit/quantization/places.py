@@ -1,6 +1,7 @@
 """The places where channels can be evened out exactly, and how."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.layers import TransformerBlock
 from keras_mobilevit.layers.base import GATE_RANGE
 from keras_mobilevit.layers.base import PROBABILITIES
+from keras_mobilevit.layers.conv import live_inputs
 from keras_mobilevit.quantization.rounding import round_activations
 from keras_mobilevit.quantization.rounding import round_kernel
 from keras_mobilevit.quantization.rounding import signal_to_noise
@@ -71,6 +73,15 @@ class Seen:
         wanted = max(1, ROWS // batches)
         self.kept.append(rows[rng.integers(0, len(rows), wanted)])
 
+    def live(self, gate_scale: np.ndarray) -> "Seen":
+        """Returns what an int8 gate lets through, see `live_inputs`."""
+        seen = Seen()
+        seen.low, seen.high, *seen.kept = (
+            keras.ops.convert_to_numpy(live_inputs(values, gate_scale))
+            for values in (self.low, self.high, *self.kept)
+        )
+        return seen
+
     @property
     def rows(self) -> np.ndarray:
         """Some rows of the tensor, `(rows, channels)`."""
@@ -83,7 +94,7 @@ class Seen:
 
 
 def _factors(
-    tensors: list[Seen], mirror: bool, balance: float = 0.0
+    tensors: Sequence[Seen], mirror: bool, balance: float = 0.0
 ) -> np.ndarray:
     """Returns the largest factors that keep every channel in the range.
 
@@ -115,13 +126,27 @@ def _factors(
     return np.where(mirrored > upright, -mirrored, upright)
 
 
-def _rounded_silu(x, scale, factors):
+def _rounded_silu(tensors, scale, factors):
     """The int8 value of `factors * x * sigmoid(scale * x)`."""
-    scaled = gate = round_activations(x * factors)
+    bounds = [_bounds(tensor, factors) for tensor in tensors]
+    scaled = gate = round_activations(tensors[0].rows * factors, bounds[0])
     if not np.all(scale / factors == 1.0):
-        gate = round_activations(np.clip(scaled * scale / factors, *GATE_RANGE))
+        gate = round_activations(scaled * scale / factors, GATE_RANGE)
     gate = round_activations(_sigmoid(gate), PROBABILITIES)
-    return round_activations(scaled * gate)
+    return round_activations(scaled * gate, bounds[1])
+
+
+def _bounds(tensor, factors):
+    """The range of a tensor whose channels are multiplied by factors."""
+    ends = np.stack([tensor.low * factors, tensor.high * factors])
+    return ends.min(), ends.max()
+
+
+def _silu(act, seen):
+    """Returns a SiLU's live inputs and outputs, its scale, its exact rows."""
+    x, scale = seen[id(act), "inputs"], to_numpy(act.gate_scale)
+    exact = x.rows * _sigmoid(scale * x.rows)
+    return (x.live(scale), seen[id(act), "outputs"]), scale, exact
 
 
 def _sigmoid(x):
@@ -131,18 +156,16 @@ def _sigmoid(x):
 def gate(block: InvertedResidual, seen: dict) -> Site:
     """Expanding convolution, SiLU, depthwise convolution."""
     act = block.expand.act
-    tensors = [seen[id(act), "inputs"], seen[id(act), "outputs"]]
-    x, scale = tensors[0].rows, to_numpy(act.gate_scale)
-    exact = x * _sigmoid(scale * x)
+    tensors, scale, exact = _silu(act, seen)
     # Each channel counts by itself: the depthwise kernel and the norm behind
     # it bring the small ones to the size of the others.
     size = np.sqrt(np.square(exact).mean(0)) + 1e-12
 
     def noise(factors):
-        rounded = _rounded_silu(x, scale, factors) / factors
+        rounded = _rounded_silu(tensors, scale, factors) / factors
         return signal_to_noise(exact / size, rounded / size)
 
-    ones = np.ones(x.shape[-1])
+    ones = np.ones(exact.shape[-1])
     trials = [_factors(tensors, True, balance) for balance in BALANCES]
     factors = max(trials, key=noise)
     before, after = noise(ones), noise(factors)
@@ -177,15 +200,13 @@ def feed_forward(blocks: list[TransformerBlock], seen: dict) -> list[Site]:
 
 
 def _best_feed_forward(block, seen):
-    act = block.ffn_expand.act
-    tensors = [seen[id(act), "inputs"], seen[id(act), "outputs"]]
-    x, scale = tensors[0].rows, to_numpy(act.gate_scale)
+    tensors, scale, outputs = _silu(block.ffn_expand.act, seen)
     kernel = to_numpy(block.ffn_project.kernel)[0, 0]
-    exact = (x * _sigmoid(scale * x)) @ kernel
+    exact = outputs @ kernel
 
     def noise(factors):
         weights = round_kernel(kernel / factors[:, np.newaxis])
-        rounded = _rounded_silu(x, scale, factors)
+        rounded = _rounded_silu(tensors, scale, factors)
         return signal_to_noise(exact, rounded @ weights)
 
     return _best(

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -158,6 +159,7 @@ class RoundedActivation(Rounding):
         super().__init__(**kwargs)
         self.bounds = None if bounds is None else tuple(bounds)
         self.observed = None
+        self._part = None
         quantizers = _tfmot_quantizers()
         if bounds is None:
             self.quantizer = quantizers.MovingAverageQuantizer(
@@ -171,9 +173,19 @@ class RoundedActivation(Rounding):
     def build(self, input_shape=None):
         self._add_ranges(None)
 
+    def follow(self, part: Callable[[Any], Any]) -> None:
+        """Lets the range follow a part of the values only.
+
+        Args:
+            part: gives the values that matter, the others cut to them.
+        """
+        self._part = part
+
     def call(self, inputs, training=None):
         if self.observed is not None:
             return self._observe(inputs)
+        if training and self._part is not None:
+            inputs = self._part(inputs)
         if not isinstance(inputs, (list, tuple)):
             return self._round(inputs, training)
         if training and self.bounds is None:
@@ -186,6 +198,7 @@ class RoundedActivation(Rounding):
     def _observe(self, inputs):
         several = isinstance(inputs, (list, tuple))
         for x in inputs if several else (inputs,):
+            x = x if self._part is None else self._part(x)
             x = ops.convert_to_numpy(x)
             self.observed.append((float(x.min()), float(x.max())))
         return inputs

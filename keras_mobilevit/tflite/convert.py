@@ -101,6 +101,7 @@ def convert(
     precision: str | None = None,
     calibration_data: Any = None,
     equalize: bool = True,
+    correct_bias: bool = True,
     input_dtype: str | None = None,
     input_shape: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
@@ -134,6 +135,9 @@ def convert(
         equalize: whether integer precisions start from the equalised model
             (`keras_mobilevit.quantization.equalize`), which computes the same
             and loses less.
+        correct_bias: whether the layers of an integer file made from a float
+            model get the means that they have in float on
+            `calibration_data`, where rounding has shifted them.
         input_dtype: type of the input and of the outputs. `None` for
             `"uint8"` with int8 activations and `"float32"` otherwise, which
             then is the only choice.
@@ -217,7 +221,11 @@ def convert(
         _export(model, saved_model, shape)
         if precision in INTEGER:
             writer = writers.IntegerWriter(
-                saved_model, pictures, input_dtype, precision
+                saved_model,
+                pictures,
+                input_dtype,
+                precision,
+                correct_bias and pictures is not None,
             )
             if max_drop is None:
                 data = writer.write()

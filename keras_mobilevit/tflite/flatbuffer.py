@@ -1,10 +1,16 @@
 """Reading and changing the graph inside a TFLite file."""
 
+import copy
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 SIGNATURE = "serving_default"
+# It describes the ends of a whole file.
+_OF_THE_WHOLE = b"TFLITE_METADATA"
 
 
 @functools.cache
@@ -35,7 +41,6 @@ def read_model(data: bytes) -> Any:
 def write_model(model: Any) -> bytes:
     """Serialises an object tree of `read_model` to a TFLite file."""
     import flatbuffers
-    import numpy as np
 
     class Builder(flatbuffers.Builder):
         """Aligns the bytes of weights to 16, as the schema demands."""
@@ -78,6 +83,13 @@ def nodes(model: Any) -> list[Node]:
             Node(name, tuple(map(int, inputs)), tuple(map(int, op.outputs)))
         )
     return found
+
+
+def constant(model: Any, tensor: int) -> np.ndarray:
+    """Returns the numbers of a constant tensor."""
+    described = model.subgraphs[0].tensors[tensor]
+    data = bytes(model.buffers[described.buffer].data)
+    return np.frombuffer(data, dtype(described)).reshape(described.shape)
 
 
 # The kernels of these have no fast int8 form on a CPU.
@@ -139,6 +151,13 @@ def is_float(tensor: Any) -> bool:
     return tensor.type == schema().TensorType.FLOAT32
 
 
+def dtype(tensor: Any) -> np.dtype:
+    """Returns NumPy's type for the numbers in a tensor of an object tree."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return np.dtype(flatbuffer_utils.type_to_name(tensor.type).lower())
+
+
 def lift_ranges(model: Any) -> dict[int, tuple[float, float]]:
     """Removes each `QUANTIZE` and `DEQUANTIZE` of float tensors, in place.
 
@@ -170,6 +189,60 @@ def lift_ranges(model: Any) -> dict[int, tuple[float, float]]:
             named.tensorIndex = alias.get(index, index)
     places = drop_unused_tensors(model)
     return {places[t]: bounds for t, bounds in lifted.items() if t in places}
+
+
+def excerpt(
+    model: Any,
+    indices: Iterable[int],
+    inputs: Iterable[int],
+    outputs: Iterable[int],
+) -> Any:
+    """Returns a model with some of the operations of another, as they are.
+
+    Args:
+        model: object tree of a file; it is not changed. The excerpt shares
+            its weights.
+        indices: positions of the operations.
+        inputs: tensors that the excerpt is given.
+        outputs: tensors that it gives.
+
+    Returns:
+        An object tree without signatures and description.
+    """
+    part, graph = copy.copy(model), copy.copy(model.subgraphs[0])
+    graph.operators = [copy.copy(graph.operators[i]) for i in sorted(indices)]
+    graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+    graph.inputs, graph.outputs = list(inputs), list(outputs)
+    part.subgraphs, part.signatureDefs = [graph], None
+    part.metadata = [
+        copy.copy(entry)
+        for entry in model.metadata or []
+        if entry.name != _OF_THE_WHOLE
+    ]
+    drop_unused_tensors(part)
+    _drop_unused_codes(part)
+    _drop_unused_buffers(part)
+    return part
+
+
+def _drop_unused_codes(model: Any) -> None:
+    operators = model.subgraphs[0].operators
+    used = sorted({op.opcodeIndex for op in operators})
+    places = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[i] for i in used]
+    for op in operators:
+        op.opcodeIndex = places[op.opcodeIndex]
+
+
+def _drop_unused_buffers(model: Any) -> None:
+    owners = [*model.subgraphs[0].tensors, *model.metadata]
+    # The first buffer is the empty one of all activations.
+    used = sorted({0, *(owner.buffer for owner in owners)})
+    places = {old: new for new, old in enumerate(used)}
+    model.buffers = [copy.copy(model.buffers[i]) for i in used]
+    for owner in owners:
+        owner.buffer = places[owner.buffer]
+    model.metadataBuffer = None
 
 
 def drop_unused_tensors(model: Any) -> dict[int, int]:

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilevit.layers.conv import live_inputs
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
 
 
 def activation_ranges(
-    float_file: str | os.PathLike, pictures: np.ndarray
+    float_file: str | os.PathLike,
+    pictures: np.ndarray,
+    has_int8_gates: bool = True,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Measures the smallest and largest value of every activation of a file.
 
@@ -20,11 +23,13 @@ def activation_ranges(
     of every channel of a kernel.
 
     Plain minima and maxima over all pictures: the moving average that the
-    quantizer would take clips what is rare.
+    quantizer would take clips what is rare. What only a SiLU reads counts as
+    far as an int8 gate lets it through.
 
     Args:
         float_file: a float32 TFLite file.
         pictures: float32 array `(n, height, width, channels)`.
+        has_int8_gates: whether sigmoids will be in 8 bits.
 
     Returns:
         For each tensor name `{"min": ..., "max": ...}`, in the form that
@@ -46,9 +51,9 @@ def activation_ranges(
         )
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
-    graph = flatbuffer.nodes(
-        flatbuffer.read_model(Path(float_file).read_bytes())
-    )
+    model = flatbuffer.read_model(Path(float_file).read_bytes())
+    graph = flatbuffer.nodes(model)
+    gates = fusions.gates(model) if has_int8_gates else {}
     computed = {tensor for node in graph for tensor in node.outputs}
     tensors = [
         detail
@@ -56,17 +61,23 @@ def activation_ranges(
         if detail["index"] in computed | {source}
         and detail["dtype"] == np.float32
     ]
-    low = np.full(len(tensors), np.inf, "float32")
-    high = np.full(len(tensors), -np.inf, "float32")
+    low, high = ([bound] * len(tensors) for bound in (np.inf, -np.inf))
     for picture in tqdm(pictures, desc="calibrating", leave=False):
         interpreter.set_tensor(source, picture[np.newaxis])
         interpreter.invoke()
         for i, detail in enumerate(tensors):
             values = interpreter.get_tensor(detail["index"])
-            low[i] = min(low[i], values.min())
-            high[i] = max(high[i], values.max())
+            axes = None
+            if detail["index"] in gates:
+                axes = tuple(range(values.ndim - 1))
+            low[i] = np.minimum(low[i], values.min(axes))
+            high[i] = np.maximum(high[i], values.max(axes))
     ranges = {}
     for i, detail in enumerate(tensors):
+        if detail["index"] in gates:
+            scale = gates[detail["index"]]
+            low[i] = np.min(live_inputs(low[i], scale))
+            high[i] = np.max(live_inputs(high[i], scale))
         if not (np.isfinite(low[i]) and np.isfinite(high[i])):
             raise ValueError(
                 "The model computes NaN or infinity on `calibration_data`, "

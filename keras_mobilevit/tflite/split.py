@@ -1,5 +1,6 @@
 """Cutting a TFLite file in two where an Edge TPU's part of it ends."""
 
+import copy
 import dataclasses
 import os
 from collections.abc import Iterable
@@ -12,9 +13,6 @@ from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
 from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.verdicts import MAPS
-
-# It describes the ends of the whole file.
-_OF_THE_WHOLE = b"TFLITE_METADATA"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,8 +188,8 @@ def cut(data: bytes, indices: Iterable[int]) -> tuple[bytes, bytes]:
     )
     rest = {i for i, _ in ops} - wanted
     return (
-        _part(data, wanted, *first_ends, names),
-        _part(data, rest, *second_ends, names),
+        _part(model, wanted, *first_ends, names),
+        _part(model, rest, *second_ends, names),
     )
 
 
@@ -211,57 +209,32 @@ def _with_sources(graph: Any, indices: set[int]) -> set[int]:
 
 
 def _part(
-    data: bytes,
+    model: Any,
     indices: set[int],
     inputs: list[int],
     outputs: list[int],
     names: dict[int, str],
 ) -> bytes:
     """Returns a file with some of the operations of another."""
-    model = flatbuffer.read_model(data)
-    graph = model.subgraphs[0]
-    graph.operators = [graph.operators[i] for i in sorted(indices)]
-    graph.inputs, graph.outputs = inputs, outputs
-    (signature,) = model.signatureDefs
-    old = [*signature.inputs, *signature.outputs]
+    (whole,) = model.signatureDefs
     # A tensor that is an end of the whole file keeps its name.
+    old = [*whole.inputs, *whole.outputs]
     names = names | {int(named.tensorIndex): named.name for named in old}
-    signature.inputs = [_named(names, t) for t in inputs]
-    signature.outputs = [_named(names, t) for t in outputs]
-    flatbuffer.drop_unused_tensors(model)
-    model.metadata = [
-        entry for entry in model.metadata or [] if entry.name != _OF_THE_WHOLE
-    ]
-    _drop_unused_codes(model)
-    _drop_unused_buffers(model)
-    return flatbuffer.write_model(model)
+    part = flatbuffer.excerpt(model, indices, inputs, outputs)
+    signature = copy.copy(whole)
+    for ends, tensors in (("inputs", inputs), ("outputs", outputs)):
+        places = getattr(part.subgraphs[0], ends)
+        named = [
+            _named(names.get(tensor, f"tensor_{tensor}"), place)
+            for tensor, place in zip(tensors, places)
+        ]
+        setattr(signature, ends, named)
+    part.signatureDefs = [signature]
+    return flatbuffer.write_model(part)
 
 
-def _named(names: dict[int, Any], tensor: int) -> Any:
-    """Returns the entry of a signature for a tensor, by its number."""
-    from ai_edge_litert import schema_py_generated
-
-    entry = schema_py_generated.TensorMapT()
-    entry.name = names.get(tensor, f"tensor_{tensor}")
-    entry.tensorIndex = tensor
+def _named(name: Any, tensor: int) -> Any:
+    """Returns the entry of a signature for a tensor."""
+    entry = flatbuffer.schema().TensorMapT()
+    entry.name, entry.tensorIndex = name, tensor
     return entry
-
-
-def _drop_unused_codes(model: Any) -> None:
-    operators = model.subgraphs[0].operators
-    used = sorted({op.opcodeIndex for op in operators})
-    places = {old: new for new, old in enumerate(used)}
-    model.operatorCodes = [model.operatorCodes[i] for i in used]
-    for op in operators:
-        op.opcodeIndex = places[op.opcodeIndex]
-
-
-def _drop_unused_buffers(model: Any) -> None:
-    owners = [*model.subgraphs[0].tensors, *model.metadata]
-    # The first buffer is the empty one of all activations.
-    used = sorted({0, *(owner.buffer for owner in owners)})
-    places = {old: new for new, old in enumerate(used)}
-    model.buffers = [model.buffers[i] for i in used]
-    for owner in owners:
-        owner.buffer = places[owner.buffer]
-    model.metadataBuffer = None

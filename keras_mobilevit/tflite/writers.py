@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_mobilevit.layers.base import GATE_RANGE
 from keras_mobilevit.layers.base import PROBABILITIES
+from keras_mobilevit.tflite import bias
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
 from keras_mobilevit.tflite import ranges
@@ -48,6 +49,8 @@ class IntegerWriter:
         input_dtype: `"uint8"`, `"int8"` or `"float32"`, of both ends.
         precision: `"int8"`, `"int8_mixed"` (attention cores and norms stay
             float) or `"int16x8"` (weights of 8 bits, activations of 16).
+        correct_bias: whether layers get the means that they have in float,
+            see `bias`. It needs `pictures`.
 
     Attributes:
         model: object tree of the float file.
@@ -59,15 +62,19 @@ class IntegerWriter:
         pictures: np.ndarray | None,
         input_dtype: str,
         precision: str,
+        correct_bias: bool = False,
     ):
         self.input_dtype, self.precision = input_dtype, precision
+        self._pictures = pictures if correct_bias else None
         self._float_file = saved_model.with_name("float.tflite")
         data = floating(saved_model, "float32")
         self.model = flatbuffer.read_model(data)
         known = ranges.trained_ranges(self.model)
         if known is None:
             self._float_file.write_bytes(data)
-            known = ranges.activation_ranges(self._float_file, pictures)
+            known = ranges.activation_ranges(
+                self._float_file, pictures, precision != "int16x8"
+            )
         else:
             self._float_file.write_bytes(flatbuffer.write_model(self.model))
         self._graph = flatbuffer.nodes(self.model)
@@ -122,6 +129,8 @@ class IntegerWriter:
         model = flatbuffer.read_model(bytes(result.quantized_model))
         if self.precision == "int8":
             fusions.fuse_norms(model)
+        if self._pictures is not None:
+            bias.correct_biases(model, self.model, self._pictures)
         if self.input_dtype == "uint8":
             flatbuffer.int8_ends_to_uint8(model)
         flatbuffer.state_versions(model)
