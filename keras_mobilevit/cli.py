@@ -198,7 +198,7 @@ def _convert(values, arguments):
         shape = (*size, 3) if size else shape
         dataset = _load_data(values, _side(source, shape))
         pictures = dataset.calibration
-        if values.max_drop is not None:
+        if values.max_drop is not None or values.min_sqnr is not None:
             _check_classes(source, labels, dataset)
             validation = dataset.val
     return tflite.convert(
@@ -211,6 +211,7 @@ def _convert(values, arguments):
         input_shape=size,
         labels=labels,
         max_drop=values.max_drop,
+        min_sqnr=values.min_sqnr,
         validation_data=validation,
         split=values.split,
         overwrite=values.overwrite,
@@ -220,13 +221,14 @@ def _convert(values, arguments):
 def _convert_sizes(values, source, path, labels):
     from keras_mobilevit import tflite
 
-    unfit = ("image_size", "max_drop", "split")
+    unfit = ("image_size", "max_drop", "min_sqnr", "split")
     unfit = [name for name in unfit if getattr(values, name)]
     sizes = values.sizes.split(",")
     if unfit or not all(size.strip().isdigit() for size in sizes):
         raise UsageError(
             "--sizes takes sides in pixels with commas between, such as "
-            "160,192,224, without --image_size, --max_drop and --split. "
+            "160,192,224, without --image_size, --max_drop, --min_sqnr and "
+            "--split. "
             f"Received: --sizes {values.sizes}{' --'.join(['', *unfit])}"
         )
 

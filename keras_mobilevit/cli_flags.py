@@ -60,6 +60,7 @@ CONVERT = {
         "points of top-1 that int8 or int8_mixed may lose on the validation "
         "pictures: the fewest layers that this asks for stay float",
     ),
+    "min_sqnr": (float, "the same by signal to noise: dB against the model"),
     "split": (False, "also write the part that an Edge TPU runs, and the rest"),
     **OUTPUT,
 }

@@ -106,6 +106,7 @@ def convert(
     input_shape: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     max_drop: float | None = None,
+    min_sqnr: float | None = None,
     validation_data: Any = None,
     split: bool = False,
     overwrite: bool = False,
@@ -148,9 +149,12 @@ def convert(
             points (0..100) of top-1 the file may lose against the float
             model. The fewest layers that this asks for stay in float; which,
             and what they cost in size and time, is in the result.
+        min_sqnr: the same for any model with one output: the signal to noise
+            that it shall have at least against the float model, in dB.
         validation_data: what `max_drop` is measured on, as of `evaluate`; an
             array of pictures alone if there are no labels: then what counts
-            is how many keep the class that the float model gives them.
+            is how many keep the class that the float model gives them. For
+            `min_sqnr` labels do not matter.
         split: for `target="edgetpu"`: whether to write, besides `path`, the
             part of the file that is predicted to map and the rest, which
             follow one another to the same outputs: `name_first.tflite` and
@@ -165,7 +169,8 @@ def convert(
         FileExistsError: `path` exists and `overwrite` is `False`.
         ConversionError: the file does not keep what its precision promises;
             nothing is written.
-        BudgetError: no choice of layers keeps `max_drop`; nothing is written.
+        BudgetError: no choice of layers keeps `max_drop` or `min_sqnr`;
+            nothing is written.
     """
     started = time.perf_counter()
     target, precision, input_dtype = _resolve(target, precision, input_dtype)
@@ -174,7 +179,7 @@ def convert(
             '`split=True` is for `target="edgetpu"`, which runs one part of a '
             f"graph. Received: target={target!r}"
         )
-    check_budget(max_drop, validation_data, precision)
+    check_budget(max_drop, min_sqnr, validation_data, precision)
     parts = part_paths(path) if split else ()
     for file in (path, *parts):
         files.check_writable(file, overwrite)
@@ -191,6 +196,11 @@ def convert(
                 f"shape {[tuple(o.shape) for o in model.outputs]}. "
                 f"Received: {name}={value!r}"
             )
+    if min_sqnr is not None and len(model.outputs) != 1:
+        raise ValueError(
+            "`min_sqnr` is for models with one output. Received: "
+            f"min_sqnr={min_sqnr!r} and {len(model.outputs)} outputs"
+        )
     if labels is not None:
         labels = metadata.check_labels(labels, model.outputs[0].shape[-1])
     pictures, reference, rounding = None, model, None
@@ -227,11 +237,12 @@ def convert(
                 precision,
                 correct_bias and pictures is not None,
             )
-            if max_drop is None:
+            if max_drop is None and min_sqnr is None:
                 data = writer.write()
             else:
                 data, budget = write_within(
-                    max_drop, writer, reference, rank, validation_data
+                    *(max_drop, min_sqnr, writer, reference, rank),
+                    validation_data,
                 )
         else:
             data = writers.floating(saved_model, precision)

@@ -73,7 +73,7 @@ class IntegerWriter:
         if known is None:
             self._float_file.write_bytes(data)
             known = ranges.activation_ranges(
-                self._float_file, pictures, precision != "int16x8"
+                self._float_file, pictures, 16 if precision == "int16x8" else 8
             )
         else:
             self._float_file.write_bytes(flatbuffer.write_model(self.model))
