@@ -1,5 +1,6 @@
 """What is done to the ranges and biases of integer files."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from keras_mobilevit.tflite import clipping
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
 from keras_mobilevit.tflite.interpreter import Runner
+from keras_mobilevit.tflite.origins import layers_of_ops
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,63 @@ def test_gates_are_found_with_their_scales(tiny_model, files):
     for tensor, scale in gates.items():
         channels = model.subgraphs[0].tensors[tensor].shape[-1]
         assert np.array_equal(scale, np.ones(channels))
+
+
+@pytest.fixture(scope="module")
+def equalised_file(tiny_model, pictures, tmp_path_factory):
+    path = tmp_path_factory.mktemp("equalised") / "int8.tflite"
+    options = {"precision": "int8", "calibration_data": pictures}
+    tflite.convert(tiny_model, path, **options)
+    return path
+
+
+def test_layers_of_a_file_follow_those_of_the_model(
+    tiny_model, equalised_file, pictures, tmp_path
+):
+    report = tflite.compare_layers(equalised_file, tiny_model, pictures)
+    rows = {row.layer: row for row in report.layers}
+    assert {"stem/act", "block1/depthwise/act", "predictions"} <= set(rows)
+    assert all(row.dtype == "int8" for row in rows.values())
+    assert min(row.sqnr_db for row in rows.values()) > 15
+    assert rows["stem/act"].sqnr_db > rows["block2/fusion/act"].sqnr_db
+    assert "block1/depthwise" in str(report)
+    report.plot(tmp_path / "layers.png")
+    assert (tmp_path / "layers.png").stat().st_size > 1000
+
+
+def test_the_layer_that_spoils_a_file_is_seen(
+    tiny_model, equalised_file, pictures, tmp_path
+):
+    model = flatbuffer.read_model(equalised_file.read_bytes())
+    owners = layers_of_ops(model, ["block1/depthwise"])
+    (index,) = [
+        i
+        for i, node in enumerate(flatbuffer.nodes(model))
+        if node.name == "DEPTHWISE_CONV_2D" and owners[i]
+    ]
+    generator = np.random.default_rng(0)
+    kernel = model.subgraphs[0].operators[index].inputs[1]
+    buffer = model.buffers[model.subgraphs[0].tensors[kernel].buffer]
+    buffer.data = generator.permutation(np.asarray(buffer.data, np.uint8))
+    path = tmp_path / "spoilt.tflite"
+    path.write_bytes(flatbuffer.write_model(model))
+    found = [
+        {row.layer: row.sqnr_db for row in report.layers}
+        for report in (
+            tflite.compare_layers(file, tiny_model, pictures)
+            for file in (equalised_file, path)
+        )
+    ]
+    assert found[0]["block1/expand/act"] == found[1]["block1/expand/act"]
+    assert (
+        found[1]["block1/depthwise/norm"]
+        < found[0]["block1/depthwise/norm"] - 10
+    )
+
+
+def test_another_model_is_refused(equalised_file, pictures):
+    other = keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.Conv2D(3, 3, name="own")]
+    )
+    with pytest.raises(ValueError, match="the one that the file was made from"):
+        tflite.compare_layers(equalised_file, other, pictures)

@@ -8,6 +8,7 @@ from keras_mobilevit.tflite.convert import load_model
 from keras_mobilevit.tflite.evaluate import compare
 from keras_mobilevit.tflite.evaluate import evaluate
 from keras_mobilevit.tflite.inspect import inspect
+from keras_mobilevit.tflite.layerwise import compare_layers
 from keras_mobilevit.tflite.predict import predict
 from keras_mobilevit.tflite.sizes import convert_sizes
 from keras_mobilevit.tflite.split import split
@@ -18,6 +19,7 @@ __all__ = [
     "ConversionError",
     "benchmark",
     "compare",
+    "compare_layers",
     "convert",
     "convert_sizes",
     "convert_trainable",
