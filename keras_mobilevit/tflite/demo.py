@@ -219,9 +219,9 @@ def _check_replaceable(folder, overwrite):
 
 
 def _page():
-    """The folder of the page: in a clone, or as the wheel has it."""
+    """The folder of the page: as the wheel has it, or in a clone."""
     package = Path(__file__).parent
-    places = (package.parent.parent / "tflite" / "web", package / "web")
+    places = (package / "web", package.parent.parent / "tflite" / "web")
     for place in places:
         if (place / "index.html").is_file():
             return place
