@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from keras_mobilevit import cli_flags
+from keras_mobilevit.cli_demo import serve_demo
 from keras_mobilevit.version import __version__
 
 _HELP = {"-h", "-help", "--help"}
@@ -329,13 +330,14 @@ COMMANDS: dict[str, tuple[str, dict, Callable]] = {
         _benchmark,
     ),
     "predict": ("model.tflite picture.jpg", cli_flags.PREDICT, _predict),
+    "serve_demo": ("model.tflite", cli_flags.SERVE_DEMO, serve_demo),
 }
 
 
 def _program_help():
     lines = ["MobileViT from training to a measured TFLite file", ""]
     for name, (example, _, _) in COMMANDS.items():
-        lines.append(f"  keras-mobilevit {name:9} {example}")
+        lines.append(f"  keras-mobilevit {name:10} {example}")
     lines += ["", "`keras-mobilevit COMMAND --help` explains a command."]
     return "\n".join(lines)
 
@@ -423,7 +425,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f" {name}: warning: {message}"
             )
             values, arguments = _parse(name, rest)
-            _show(COMMANDS[name][2](values, arguments), values.json)
+            report = COMMANDS[name][2](values, arguments)
+            if report is not None:
+                _show(report, values.json)
     except KeyboardInterrupt:
         hint = "; --resume goes on" if "resume" in COMMANDS[name][1] else ""
         _complain(f" {name}: interrupted{hint}")

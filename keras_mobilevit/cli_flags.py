@@ -78,3 +78,13 @@ BENCHMARK = {
     **OUTPUT,
 }
 PREDICT = {"top": (5, "classes to print"), **JSON}
+SERVE_DEMO = {
+    "port": (8000, "of this machine; 0 for one that is free"),
+    "serve": (True, "--noserve only writes --output_dir"),
+    "output_dir": (str, "where to keep the page; by default it is not kept"),
+    "runtime": (
+        str,
+        "folder node_modules with LiteRT.js; by default npm fetches it, once",
+    ),
+    **OUTPUT,
+}
