@@ -40,8 +40,9 @@ class Counts:
 
     def add(self, tensor: int, values: np.ndarray) -> None:
         """Counts values of a tensor."""
-        low, high = self._bounds[tensor]
-        if high > low:
+        low, high = map(float, self._bounds[tensor])
+        # One that is constant but for rounding needs no narrower range.
+        if high - low > 1e-3 * max(-low, high):
             self._counts[tensor] += np.histogram(values, BINS, (low, high))[0]
 
     def best(self, tensor: int) -> tuple[float, float]:

@@ -129,6 +129,8 @@ _CARRYING = {
     "RESIZE_BILINEAR",
     "RESIZE_NEAREST_NEIGHBOR",
     "SLICE",
+    "SPACE_TO_DEPTH",
+    "SPLIT",
     "SQUEEZE",
     "STRIDED_SLICE",
     "TILE",
