@@ -281,12 +281,13 @@ def test_server_sends_what_threads_need(
             with urllib.request.urlopen(url, timeout=60) as answer:
                 answers[name] = answer.headers
 
-    names = ["", "litert/core/wasm/litert_wasm_internal.wasm"]
+    wasm = "litert/core/wasm/litert_wasm_internal.wasm"
+    names = ["demo/", f"demo/{wasm}"]
     monkeypatch.setattr(http.server.ThreadingHTTPServer, "serve_forever", serve)
     file = str(models["float32"])
     command = ["serve_demo", file, "--runtime", str(runtime), "--port", "0"]
     assert cli.main(command) == 0
-    assert re.search(r"http://127.0.0.1:\d+/", capsys.readouterr().out)
+    assert re.search(r"http://127.0.0.1:\d+/demo/ ", capsys.readouterr().out)
     for headers, kind in zip(
         answers.values(), ("text/html", "application/wasm"), strict=True
     ):
