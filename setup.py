@@ -1,9 +1,11 @@
 """Packaging of keras_mobilevit."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = {}
@@ -11,7 +13,24 @@ exec((ROOT / "keras_mobilevit" / "version.py").read_text(), VERSION)
 
 TEST = ["pytest>=8", "ruff>=0.8", "build>=1.2"]
 
+
+class BuildWithPage(build_py):
+    """Puts the page of `serve_demo` into the wheel, beside its code."""
+
+    def run(self):
+        """Builds the modules, then copies the page."""
+        super().run()
+        if not self.editable_mode:  # a clone has it in tflite/web
+            shutil.copytree(
+                ROOT / "tflite" / "web",
+                Path(self.build_lib, "keras_mobilevit", "tflite", "web"),
+                ignore=shutil.ignore_patterns("*.md"),
+                dirs_exist_ok=True,
+            )
+
+
 setup(
+    cmdclass={"build_py": BuildWithPage},
     name="keras_mobilevit",
     version=VERSION["__version__"],
     description="MobileViT for Keras 3, from fine-tuning to int8 TFLite",

@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from keras_mobilevit import cli_flags
+from keras_mobilevit.cli_demo import serve_demo
 from keras_mobilevit.version import __version__
 
 _HELP = {"-h", "-help", "--help"}
@@ -198,7 +199,7 @@ def _convert(values, arguments):
         shape = (*size, 3) if size else shape
         dataset = _load_data(values, _side(source, shape))
         pictures = dataset.calibration
-        if values.max_drop is not None:
+        if values.max_drop is not None or values.min_sqnr is not None:
             _check_classes(source, labels, dataset)
             validation = dataset.val
     return tflite.convert(
@@ -211,6 +212,7 @@ def _convert(values, arguments):
         input_shape=size,
         labels=labels,
         max_drop=values.max_drop,
+        min_sqnr=values.min_sqnr,
         validation_data=validation,
         split=values.split,
         overwrite=values.overwrite,
@@ -220,13 +222,14 @@ def _convert(values, arguments):
 def _convert_sizes(values, source, path, labels):
     from keras_mobilevit import tflite
 
-    unfit = ("image_size", "max_drop", "split")
+    unfit = ("image_size", "max_drop", "min_sqnr", "split")
     unfit = [name for name in unfit if getattr(values, name)]
     sizes = values.sizes.split(",")
     if unfit or not all(size.strip().isdigit() for size in sizes):
         raise UsageError(
             "--sizes takes sides in pixels with commas between, such as "
-            "160,192,224, without --image_size, --max_drop and --split. "
+            "160,192,224, without --image_size, --max_drop, --min_sqnr and "
+            "--split. "
             f"Received: --sizes {values.sizes}{' --'.join(['', *unfit])}"
         )
 
@@ -327,13 +330,14 @@ COMMANDS: dict[str, tuple[str, dict, Callable]] = {
         _benchmark,
     ),
     "predict": ("model.tflite picture.jpg", cli_flags.PREDICT, _predict),
+    "serve_demo": ("model.tflite", cli_flags.SERVE_DEMO, serve_demo),
 }
 
 
 def _program_help():
     lines = ["MobileViT from training to a measured TFLite file", ""]
     for name, (example, _, _) in COMMANDS.items():
-        lines.append(f"  keras-mobilevit {name:9} {example}")
+        lines.append(f"  keras-mobilevit {name:10} {example}")
     lines += ["", "`keras-mobilevit COMMAND --help` explains a command."]
     return "\n".join(lines)
 
@@ -421,7 +425,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f" {name}: warning: {message}"
             )
             values, arguments = _parse(name, rest)
-            _show(COMMANDS[name][2](values, arguments), values.json)
+            report = COMMANDS[name][2](values, arguments)
+            if report is not None:
+                _show(report, values.json)
     except KeyboardInterrupt:
         hint = "; --resume goes on" if "resume" in COMMANDS[name][1] else ""
         _complain(f" {name}: interrupted{hint}")

@@ -60,6 +60,7 @@ CONVERT = {
         "points of top-1 that int8 or int8_mixed may lose on the validation "
         "pictures: the fewest layers that this asks for stay float",
     ),
+    "min_sqnr": (float, "the same by signal to noise: dB against the model"),
     "split": (False, "also write the part that an Edge TPU runs, and the rest"),
     **OUTPUT,
 }
@@ -77,3 +78,13 @@ BENCHMARK = {
     **OUTPUT,
 }
 PREDICT = {"top": (5, "classes to print"), **JSON}
+SERVE_DEMO = {
+    "port": (8000, "of this machine; 0 for one that is free"),
+    "serve": (True, "--noserve only writes --output_dir"),
+    "output_dir": (str, "where to keep the page; by default it is not kept"),
+    "runtime": (
+        str,
+        "folder node_modules with LiteRT.js; by default npm fetches it, once",
+    ),
+    **OUTPUT,
+}

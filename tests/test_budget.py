@@ -60,15 +60,36 @@ def test_the_fewest_layers_stay_in_float(broken_model, tiny_pictures, tmp_path):
     )
     after = tflite.evaluate(path, (tiny_pictures, labels), progress=False)
     found = report.budget
-    assert found.unkept_drop == pytest.approx(100 * (1 - before.top1), abs=0.1)
-    assert found.drop == pytest.approx(100 * (1 - after.top1), abs=0.1)
-    assert found.unkept_drop > 20 and found.drop <= 5
+    assert found.unkept == pytest.approx(100 * (1 - before.top1), abs=0.1)
+    assert found.found == pytest.approx(100 * (1 - after.top1), abs=0.1)
+    assert found.unkept > 20 and found.found <= 5
     layers = quantization.sensitivity(broken_model, pictures, progress=False)
     assert 0 < len(found.kept) < len(layers.layers) / 2
     assert any(name.startswith("block2/expand") for name in found.kept)
     assert report.float_ops and plain.float_ops == 0
     assert found.size_ratio == round(report.size / plain.size, 3)
     assert found.kept[0] in str(report)
+
+
+def test_a_model_without_classes_keeps_its_signal(
+    broken_model, tiny_pictures, tmp_path
+):
+    features = keras.Model(
+        broken_model.input, broken_model.get_layer("block2").output
+    )
+    report = tflite.convert(
+        features,
+        tmp_path / "a.tflite",
+        precision="int8",
+        calibration_data=tiny_pictures,
+        equalize=False,
+        min_sqnr=30,
+        validation_data=tiny_pictures[:16],
+    )
+    found = report.budget
+    assert found.unit == "dB" and found.n == 16
+    assert found.unkept < 20 and found.found >= 30 and found.kept
+    assert "of 30 wanted" in str(found)
 
 
 def test_nothing_is_kept_where_nothing_is_lost(
@@ -88,12 +109,12 @@ def test_nothing_is_kept_where_nothing_is_lost(
 def test_an_impossible_budget_says_the_best(
     tiny_model, tiny_pictures, tmp_path, monkeypatch
 ):
-    def random_classes(data, pictures, input_dtype):
-        return np.random.default_rng(0).integers(0, 7, len(pictures))
+    def random_outputs(data, pictures):
+        return np.random.default_rng(0).uniform(size=(len(pictures), 7))
 
-    monkeypatch.setattr(budget, "_classes", random_classes)
+    monkeypatch.setattr(budget, "_outputs", random_outputs)
     path = tmp_path / "a.tflite"
-    with pytest.raises(tflite.BudgetError, match="best found, .* loses"):
+    with pytest.raises(tflite.BudgetError, match="best found, .* has"):
         tflite.convert(
             tiny_model,
             path,
@@ -111,7 +132,11 @@ def test_an_impossible_budget_says_the_best(
         ({"max_drop": 1}, "needs `validation_data`"),
         ({"max_drop": -1, "validation_data": []}, "from 0 to 100"),
         ({"max_drop": True, "validation_data": []}, "from 0 to 100"),
-        ({"validation_data": []}, "pass `max_drop` too"),
+        ({"validation_data": []}, "pass one of them too"),
+        ({"max_drop": 1, "min_sqnr": 20}, "one of `max_drop` and `min_sqnr`"),
+        ({"min_sqnr": "much", "validation_data": []}, "decibels from 0 to 120"),
+        ({"min_sqnr": 20}, "`min_sqnr` needs `validation_data`"),
+        ({"min_sqnr": 20, "validation_data": []}, "must hold pictures"),
         ({"max_drop": 1, "precision": "float16"}, "is for `precision`"),
         ({"max_drop": 1, "validation_data": []}, "must hold pictures"),
     ],

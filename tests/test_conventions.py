@@ -46,6 +46,7 @@ RANKS = {
     "tflite": 8,
     "training": 9,
     "cli_flags": 0,
+    "cli_demo": 9,
     "cli": 10,
 }
 LEAVES = {part for part, rank in RANKS.items() if rank == 0}

@@ -227,6 +227,24 @@ def test_attention_is_the_paper_s():
     np.testing.assert_allclose(layer(x), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("patch_size", (2, 3))
+def test_on_the_map_it_is_the_same(patch_size):
+    x = numbers(2, 7, 12, 6)
+    blocks = [
+        MobileViTV2Block(
+            8, 1, patch_size=patch_size, unfolds=unfolds, name="block"
+        )
+        for unfolds in (True, False)
+    ]
+    expected = np.asarray(blocks[0](x))
+    blocks[1].build(x.shape)
+    blocks[1].set_weights(blocks[0].get_weights())
+    for size in (x.shape, (None, None, None, 6)):  # of an unknown size too
+        inputs = keras.Input(batch_shape=size)
+        model = keras.Model(inputs, blocks[1](inputs))
+        np.testing.assert_allclose(model(x), expected, atol=1e-5)
+
+
 def test_query_key_and_value_start_apart():
     layer = LinearSelfAttention()
     layer.build((1, 4, 9, 8))
@@ -293,15 +311,31 @@ def test_files_hold_no_matrix_products(
     assert compared.sqnr_db > {"float32": 90, "int8": 12}.get(precision, 20)
 
 
-def test_it_can_be_trained_to_round(tiny_v2, tiny_pictures, tmp_path):
+def test_an_edge_tpu_runs_all_of_it(tiny_v2, tiny_pictures, tmp_path):
+    path = tmp_path / "a.tflite"
+    tflite.convert(
+        tiny_v2, path, target="edgetpu", calibration_data=tiny_pictures
+    )
+    found = tflite.inspect(path)
+    report = found.check("edgetpu", compile_it=False)
+    assert report.mapped == report.total, str(report)
+    assert found.op_counts["SOFTMAX"] == 4
+    pictures = tiny_pictures.astype("float32")
+    assert tflite.compare(path, tiny_v2, pictures).sqnr_db > 12
+
+
+@pytest.mark.parametrize("target", ("cpu", "edgetpu"))
+def test_it_can_be_trained_to_round(target, tiny_v2, tiny_pictures, tmp_path):
     pictures = tiny_pictures.astype("float32")
     model = quantization.quantize_model(tiny_v2, pictures)
     path = tmp_path / "a.tflite"
     report = tflite.convert(
-        model, path, precision="int8", input_dtype="float32"
+        model, path, target=target, precision="int8", input_dtype="float32"
     )
     assert report.float_ops == 0
     assert tflite.compare(path, model, pictures).sqnr_db > 25
+    if target == "edgetpu":
+        return
     model.save(tmp_path / "a.keras")
     again = keras.saving.load_model(tmp_path / "a.keras")
     np.testing.assert_array_equal(

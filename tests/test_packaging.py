@@ -63,6 +63,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     }
     assert held == expected
     assert "keras_mobilevit/py.typed" in names
+    page = ROOT / "tflite" / "web"
+    for file in page.rglob("*.*"):
+        inside = f"keras_mobilevit/tflite/web/{file.relative_to(page)}"
+        assert (inside in names) == (file.suffix != ".md"), file
     assert any(name.endswith("LICENSE") for name in names)
     assert not any("__pycache__" in name for name in names)
 
@@ -123,7 +127,8 @@ def test_sdist_holds_the_source(sdist):
     assert {"tests/test_packaging.py", "tests/golden/parity.npz"} <= names
     scripts = (ROOT / "tflite").rglob("*.py")
     kotlin = (ROOT / "tflite").rglob("*.kt*")
-    for file in (*scripts, *kotlin):
+    page = (ROOT / "tflite" / "web").rglob("*.*")
+    for file in (*scripts, *kotlin, *page):
         assert file.relative_to(ROOT).as_posix() in names
     assert not any("__pycache__" in name for name in names)
 

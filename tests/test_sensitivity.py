@@ -34,6 +34,7 @@ def test_the_worst_layer_comes_first(report):
     assert worst.layer == "block1/depthwise"
     assert worst.kind == "DepthwiseConvNormAct"
     assert worst.gain == max(row.gain for row in report.layers) > 3
+    assert worst.gain_int16 == pytest.approx(worst.gain, abs=1)
     alone = [row.alone for row in report.layers]
     assert alone == sorted(alone)
     # All together lose at least as much as the worst one, or nearly so.

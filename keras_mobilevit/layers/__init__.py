@@ -6,9 +6,9 @@ from keras_mobilevit.layers.conv import ConvNormAct
 from keras_mobilevit.layers.conv import DepthwiseConvNormAct
 from keras_mobilevit.layers.conv import InvertedResidual
 from keras_mobilevit.layers.conv import SiLU
+from keras_mobilevit.layers.linear_attention import LinearSelfAttention
+from keras_mobilevit.layers.linear_attention import LinearTransformerBlock
 from keras_mobilevit.layers.mobilevit_block import MobileViTBlock
-from keras_mobilevit.layers.mobilevit_v2_block import LinearSelfAttention
-from keras_mobilevit.layers.mobilevit_v2_block import LinearTransformerBlock
 from keras_mobilevit.layers.mobilevit_v2_block import MobileViTV2Block
 from keras_mobilevit.layers.norm import GroupNorm
 from keras_mobilevit.layers.norm import LayerNorm

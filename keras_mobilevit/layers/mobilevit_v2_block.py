@@ -1,4 +1,4 @@
-"""The MobileViTv2 block: attention whose cost grows with the tokens only."""
+"""The MobileViTv2 block: a convolution, then linear attention."""
 
 from typing import Any
 
@@ -6,13 +6,12 @@ import keras
 from keras import ops
 
 from keras_mobilevit.layers.base import PACKAGE
-from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.layers.base import QuantizableLayer
-from keras_mobilevit.layers.base import at_least_float32
 from keras_mobilevit.layers.base import known_channels
 from keras_mobilevit.layers.base import positive_integer
 from keras_mobilevit.layers.conv import ConvNormAct
 from keras_mobilevit.layers.conv import DepthwiseConvNormAct
+from keras_mobilevit.layers.linear_attention import LinearTransformerBlock
 from keras_mobilevit.layers.mobilevit_block import fold
 from keras_mobilevit.layers.mobilevit_block import unfold
 from keras_mobilevit.layers.norm import GroupNorm
@@ -55,186 +54,6 @@ def resize_corners(x: Any, height: Any, width: Any) -> Any:
     return x
 
 
-def pointwise(units: int, **kwargs) -> ConvNormAct:
-    """Returns a 1x1 convolution with a bias and no normalization."""
-    return ConvNormAct(
-        units, kernel_size=1, use_norm=False, use_bias=True, **kwargs
-    )
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class LinearSelfAttention(QuantizableLayer):
-    """Separable self-attention (MobileViTv2, section 3.2, figure 3c).
-
-    Every token is weighed once: `softmax(query)` over the patches. The
-    weighed sum of the keys is one context for each pixel position, which
-    multiplies `relu(value)` of every token.
-
-    Input and output: `(batch, positions, patches, channels)`.
-
-    Args:
-        dropout: dropout rate of the weights.
-        quantization: see `QuantizableLayer`.
-        **kwargs: `name`, `dtype`, `trainable`.
-    """
-
-    def __init__(
-        self, dropout: float = 0.0, quantization: Any = None, **kwargs
-    ):
-        super().__init__(quantization=quantization, **kwargs)
-        self.dropout = dropout
-        self.attention_dropout = keras.layers.Dropout(
-            dropout, name="attention_dropout", dtype=self.dtype_policy
-        )
-        self.weighting = self.rounding(
-            "activation", "weighting", bounds=PROBABILITIES
-        )
-        self.weighed = self.rounding("activation", "weighed")
-        self.context = self.rounding("activation", "context")
-        self.outputs = self.rounding("activation", "outputs")
-
-    def build(self, input_shape):
-        channels = known_channels(input_shape, "LinearSelfAttention")
-        # The reference has one kernel for the three, whose fan-out is theirs.
-        deviation = (2 / (1 + 2 * channels)) ** 0.5
-        inherited = self.inherited()
-        for name, units, activation in (
-            ("query", 1, None),
-            ("key", channels, None),
-            ("value", channels, "relu"),
-        ):
-            layer = pointwise(
-                units,
-                activation=activation,
-                # One initializer would give all three the same numbers.
-                kernel_initializer=keras.initializers.RandomNormal(
-                    stddev=deviation
-                ),
-                name=name,
-                **inherited,
-            )
-            layer.build(input_shape)
-            setattr(self, name, layer)
-        self.project = pointwise(
-            channels, activation=None, name="project", **inherited
-        )
-        self.project.build(input_shape)
-        for step in (self.weighting, self.weighed, self.context, self.outputs):
-            step.build(input_shape)
-        self.built = True
-
-    def call(self, inputs, training=None):
-        _, positions, patches, _ = ops.shape(inputs)
-        # The axis of a softmax must be the last.
-        scores = ops.reshape(self.query(inputs), (-1, positions, 1, patches))
-        is_single = isinstance(patches, int) and patches == 1
-        scores = at_least_float32(scores)
-        weights = ops.ones_like(scores) if is_single else ops.softmax(scores)
-        weights = ops.cast(weights, self.compute_dtype)
-        weights = self.weighting(weights)
-        weights = self.attention_dropout(weights, training=training)
-        weights = ops.reshape(weights, (-1, positions, patches, 1))
-        context = self.weighed(self.key(inputs) * weights)
-        context = self.context(ops.sum(context, axis=2, keepdims=True))
-        return self.project(self.outputs(self.value(inputs) * context))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "dropout": self.dropout}
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class LinearTransformerBlock(QuantizableLayer):
-    """A pre-norm transformer block with separable self-attention.
-
-    `x += Dropout(Attention(Norm(x)))`, `x += Dropout(Conv(SiLU(Conv(Norm(
-    x)))))`. Input and output: `(batch, positions, patches, channels)`.
-
-    Args:
-        ffn_dim: hidden width of the feed-forward part.
-        dropout: dropout rate after attention and after feed-forward.
-        attention_dropout: dropout rate of the attention weights.
-        equalized: whether the SiLU has a factor for each channel.
-        quantization: see `QuantizableLayer`.
-        **kwargs: `name`, `dtype`, `trainable`.
-    """
-
-    def __init__(
-        self,
-        ffn_dim: int,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        equalized: bool = False,
-        quantization: Any = None,
-        **kwargs,
-    ):
-        super().__init__(quantization=quantization, **kwargs)
-        self.ffn_dim = positive_integer(
-            "ffn_dim", ffn_dim, "LinearTransformerBlock"
-        )
-        self.dropout = dropout
-        self.attention_dropout = attention_dropout
-        self.equalized = equalized
-
-        inherited = self.inherited()
-        self.norm1 = GroupNorm(name="norm1", **inherited)
-        self.attention = LinearSelfAttention(
-            attention_dropout, name="attention", **inherited
-        )
-        self.attention_sum = self.rounding("activation", "attention_sum")
-        self.norm2 = GroupNorm(name="norm2", **inherited)
-        self.ffn_expand = pointwise(
-            ffn_dim,
-            activation="silu",
-            equalized=equalized,
-            name="ffn_expand",
-            **inherited,
-        )
-        self.ffn_project = None  # its width is that of the input
-        self.ffn_sum = self.rounding("activation", "ffn_sum")
-        self.drop1, self.drop2 = (
-            keras.layers.Dropout(dropout, name=name, dtype=self.dtype_policy)
-            for name in ("drop1", "drop2")
-        )
-
-    def build(self, input_shape):
-        channels = known_channels(input_shape, "LinearTransformerBlock")
-        self.ffn_project = pointwise(
-            channels, activation=None, name="ffn_project", **self.inherited()
-        )
-        for layer in (
-            self.norm1,
-            self.attention,
-            self.attention_sum,
-            self.norm2,
-            self.ffn_expand,
-            self.ffn_sum,
-        ):
-            layer.build(input_shape)
-        self.ffn_project.build((*input_shape[:-1], self.ffn_dim))
-        self.built = True
-
-    def call(self, inputs, training=None):
-        x = self.attention(self.norm1(inputs), training=training)
-        x = self.attention_sum(inputs + self.drop1(x, training=training))
-        y = self.ffn_project(self.ffn_expand(self.norm2(x)))
-        return self.ffn_sum(x + self.drop2(y, training=training))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "ffn_dim": self.ffn_dim,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "equalized": self.equalized,
-        }
-
-
 @keras.saving.register_keras_serializable(PACKAGE)
 class MobileViTV2Block(QuantizableLayer):
     """Depthwise convolution, then a transformer with separable attention.
@@ -256,6 +75,9 @@ class MobileViTV2Block(QuantizableLayer):
         attention_dropout: dropout rate of the attention weights.
         equalized: whether the SiLUs of the transformer have a factor for
             each channel.
+        unfolds: whether the transformer works on unfolded patches, which is
+            faster on a CPU, or on the map as it lies, which an Edge TPU can
+            do. The function is the same.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -273,6 +95,7 @@ class MobileViTV2Block(QuantizableLayer):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         equalized: bool = False,
+        unfolds: bool = True,
         quantization: Any = None,
         **kwargs,
     ):
@@ -289,6 +112,7 @@ class MobileViTV2Block(QuantizableLayer):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.equalized = equalized
+        self.unfolds = unfolds
         # Layers
         inherited = self.inherited()
         self.local_conv = DepthwiseConvNormAct(
@@ -340,10 +164,13 @@ class MobileViTV2Block(QuantizableLayer):
         height, width = -(-height // p) * p, -(-width // p) * p
         x = resize_corners(inputs, height, width)
         x = self.local_project(self.local_conv(x, training=training))
-        x = unfold(x, p)
+        # As it lies only if its size is known: each pixel gets its context.
+        unfolds = self.unfolds or not isinstance(height * width, int)
+        x = unfold(x, p) if unfolds else x
         for block in self.transformer:
-            x = block(x, training=training)
-        x = fold(self.norm(x), p, height, width)
+            x = block(x, patch_size=None if unfolds else p, training=training)
+        x = self.norm(x)
+        x = fold(x, p, height, width) if unfolds else x
         return self.project(x, training=training)
 
     def compute_output_shape(self, input_shape):
@@ -366,4 +193,5 @@ class MobileViTV2Block(QuantizableLayer):
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "equalized": self.equalized,
+            "unfolds": self.unfolds,
         }

@@ -14,7 +14,10 @@ FEW_PICTURES = 32
 
 
 def calibration_pictures(
-    data: Any, input_shape: tuple[int, int, int, int], limit: int = MAX_PICTURES
+    data: Any,
+    input_shape: tuple[int, int, int, int],
+    limit: int = MAX_PICTURES,
+    argument: str = "calibration_data",
 ) -> np.ndarray:
     """Collects and checks the pictures to calibrate on.
 
@@ -24,6 +27,7 @@ def calibration_pictures(
             `(pictures, labels)` pairs. Pixels as the model takes them.
         input_shape: shape of the model's input, batch 1.
         limit: how many pictures to take at most.
+        argument: the name of the user's argument, for the messages.
 
     Returns:
         A float32 array `(n, height, width, channels)`.
@@ -39,20 +43,20 @@ def calibration_pictures(
             "training set. Received: calibration_data=None"
         )
     found, count = [], 0
-    for pictures in _batches(data):
+    for pictures in _batches(data, argument):
         pictures = np.asarray(pictures)
         if pictures.ndim == 3:
             pictures = pictures[np.newaxis]
         if pictures.shape[1:] != tuple(input_shape[1:]):
             raise ValueError(
-                "Each picture of `calibration_data` must have the shape "
+                f"Each picture of `{argument}` must have the shape "
                 f"{tuple(input_shape[1:])} of the model's input. Received: "
                 f"shape={pictures.shape[1:]}"
             )
         pictures = pictures.astype("float32")
         if not np.isfinite(pictures).all():
             raise ValueError(
-                "`calibration_data` must hold finite numbers. Received: NaN "
+                f"`{argument}` must hold finite numbers. Received: NaN "
                 f"or infinity in one of the pictures {count} to "
                 f"{count + len(pictures) - 1}"
             )
@@ -61,18 +65,16 @@ def calibration_pictures(
         if count >= limit:
             break
     if not count:
-        raise ValueError(
-            "`calibration_data` must hold pictures. Received: none"
-        )
+        raise ValueError(f"`{argument}` must hold pictures. Received: none")
     return np.concatenate(found)[:limit]
 
 
-def _batches(data: Any) -> Iterator[Any]:
+def _batches(data: Any, argument: str) -> Iterator[Any]:
     if isinstance(data, np.ndarray):
         data = [data]
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
         raise ValueError(
-            "`calibration_data` must be an array, a `tf.data.Dataset` or an "
+            f"`{argument}` must be an array, a `tf.data.Dataset` or an "
             f"iterable of pictures. Received: {type(data).__name__}"
         )
     for item in data:

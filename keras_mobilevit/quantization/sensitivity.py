@@ -36,6 +36,7 @@ class LayerSensitivity:
         kind: its class.
         alone: dB, signal to noise of the outputs if only this layer is int8.
         gain: dB that the outputs win if only this layer stays float.
+        gain_int16: dB that they win if only its activations have 16 bits.
         saturated: share of the values of its tensors that lie outside of
             their ranges, 0..1.
         imbalance: the largest over the median range of the channels of its
@@ -46,6 +47,7 @@ class LayerSensitivity:
     kind: str
     alone: float
     gain: float
+    gain_int16: float
     saturated: float
     imbalance: float
 
@@ -71,6 +73,7 @@ class Sensitivity(reports.Report):
                 row.kind,
                 f"{row.alone:.1f}",
                 f"{row.gain:+.2f}",
+                f"{row.gain_int16:+.2f}",
                 f"{100 * row.saturated:.3f}",
                 f"{row.imbalance:.1f}",
             )
@@ -84,6 +87,7 @@ class Sensitivity(reports.Report):
                     "kind",
                     "alone dB",
                     "gain dB",
+                    "in int16",
                     "saturated %",
                     "imbalance",
                 ),
@@ -123,9 +127,9 @@ def sensitivity(
     """Measures what each layer loses in int8, on the rounding model.
 
     The model of `quantize_model`, which agrees with its file to some 30 dB,
-    is run once for each layer with only that one rounding, and once with
-    all others. The noise is that of the outputs' logarithms, if they are
-    probabilities, else of the outputs.
+    is run for each layer with only that one rounding, with all others, and
+    with all but its activations. The noise is that of the outputs'
+    logarithms, if they are probabilities, else of the outputs.
 
     Args:
         model: a float model, which is equalised and calibrated here, or one
@@ -186,7 +190,16 @@ def sensitivity(
         found = found[0] if isinstance(found, (list, tuple)) else found
         return _logits(found.numpy())
 
+    def noise_without(chosen):
+        rest = [i for i in everything if i not in chosen]
+        return signal_to_noise(exact, logits(rest))
+
     everything = list(range(len(roundings)))
+    activations = [
+        i
+        for i, rounding in enumerate(roundings)
+        if isinstance(rounding, RoundedActivation)
+    ]
     exact = logits([])
     total = signal_to_noise(exact, logits(everything))
     seen = _observe(model, owners, pictures)
@@ -194,13 +207,14 @@ def sensitivity(
     for trail, (layer, own) in tqdm(
         owners.items(), "sensitivity", leave=False, disable=not progress
     ):
-        rest = [i for i in everything if i not in own]
+        # Beside 8 bits, the rounding of activations to 16 bits is none.
+        coarse = [i for i in own if i in activations]
         rows.append(
             LayerSensitivity(
                 trail,
                 type(layer).__name__,
                 round(signal_to_noise(exact, logits(own)), 2),
-                round(signal_to_noise(exact, logits(rest)) - total, 2),
+                *(round(noise_without(i) - total, 2) for i in (own, coarse)),
                 *seen.get(trail, (0.0, 1.0)),
             )
         )

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.interpreter import as_input
+from keras_mobilevit.tflite.interpreter import run_graph
 
 #: Pictures to measure means on; twice as many change the result little.
 PICTURES = 64
@@ -33,7 +35,7 @@ def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
     means = _float_means(float_model, pictures)
     graph = model.subgraphs[0]
     source = graph.tensors[graph.inputs[0]]
-    file = _Stepwise(model, _as_input(source, pictures))
+    file = _Stepwise(model, as_input(source, pictures))
     for index, output in _layers(model):
         tensor = graph.tensors[output]
         if tensor.name not in means or flatbuffer.is_float(tensor):
@@ -67,7 +69,7 @@ def _float_means(model, pictures):
     whole = flatbuffer.excerpt(model, operations, graph.inputs, outputs)
     rows = [
         [_mean([values]) for values in results]
-        for results in _run(whole, [[p[np.newaxis] for p in pictures]])
+        for results in run_graph(whole, [[p[np.newaxis] for p in pictures]])
     ]
     names = [graph.tensors[output].name for output in outputs]
     return {name: np.mean(means, 0) for name, means in zip(names, zip(*rows))}
@@ -115,38 +117,8 @@ class _Stepwise:
             if self._last_reader.get(int(t), -1) > indices[-1]
         ]
         piece = flatbuffer.excerpt(self._model, indices, inputs, outputs)
-        rows = _run(piece, [self._values[tensor] for tensor in inputs])
+        rows = run_graph(piece, [self._values[tensor] for tensor in inputs])
         return dict(zip(outputs, zip(*rows)))
-
-
-def _run(model, inputs):
-    """Yields the outputs of a file for each picture.
-
-    Args:
-        model: object tree of a file.
-        inputs: for each input of the file its values, one array a picture.
-    """
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=flatbuffer.write_model(model))
-    interpreter.allocate_tensors()
-    sources = [end["index"] for end in interpreter.get_input_details()]
-    results = [end["index"] for end in interpreter.get_output_details()]
-    for values in zip(*inputs):
-        for source, value in zip(sources, values):
-            interpreter.set_tensor(source, value)
-        interpreter.invoke()
-        yield [interpreter.get_tensor(result) for result in results]
-
-
-def _as_input(tensor, pictures):
-    """Returns the pictures as a file's input takes them, one by one."""
-    if not flatbuffer.is_float(tensor):
-        limits = np.iinfo(flatbuffer.dtype(tensor))
-        steps = np.rint(pictures / tensor.quantization.scale[0])
-        steps = steps + tensor.quantization.zeroPoint[0]
-        pictures = np.clip(steps, limits.min, limits.max).astype(limits.dtype)
-    return [picture[np.newaxis] for picture in pictures]
 
 
 def _mean(arrays):

@@ -21,6 +21,9 @@ from keras_mobilevit.tflite.budget import check_budget
 from keras_mobilevit.tflite.budget import write_within
 from keras_mobilevit.tflite.inspect import Inspection
 from keras_mobilevit.tflite.inspect import inspect
+from keras_mobilevit.tflite.sources import load_model
+from keras_mobilevit.tflite.sources import on_the_map
+from keras_mobilevit.tflite.sources import with_static_input
 from keras_mobilevit.tflite.split import part_paths
 from keras_mobilevit.tflite.split import split as split_file
 from keras_mobilevit.tflite.targets import PRECISIONS
@@ -106,6 +109,7 @@ def convert(
     input_shape: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     max_drop: float | None = None,
+    min_sqnr: float | None = None,
     validation_data: Any = None,
     split: bool = False,
     overwrite: bool = False,
@@ -148,9 +152,12 @@ def convert(
             points (0..100) of top-1 the file may lose against the float
             model. The fewest layers that this asks for stay in float; which,
             and what they cost in size and time, is in the result.
+        min_sqnr: the same for any model with one output: the signal to noise
+            that it shall have at least against the float model, in dB.
         validation_data: what `max_drop` is measured on, as of `evaluate`; an
             array of pictures alone if there are no labels: then what counts
-            is how many keep the class that the float model gives them.
+            is how many keep the class that the float model gives them. For
+            `min_sqnr` labels do not matter.
         split: for `target="edgetpu"`: whether to write, besides `path`, the
             part of the file that is predicted to map and the rest, which
             follow one another to the same outputs: `name_first.tflite` and
@@ -165,7 +172,8 @@ def convert(
         FileExistsError: `path` exists and `overwrite` is `False`.
         ConversionError: the file does not keep what its precision promises;
             nothing is written.
-        BudgetError: no choice of layers keeps `max_drop`; nothing is written.
+        BudgetError: no choice of layers keeps `max_drop` or `min_sqnr`;
+            nothing is written.
     """
     started = time.perf_counter()
     target, precision, input_dtype = _resolve(target, precision, input_dtype)
@@ -174,12 +182,14 @@ def convert(
             '`split=True` is for `target="edgetpu"`, which runs one part of a '
             f"graph. Received: target={target!r}"
         )
-    check_budget(max_drop, validation_data, precision)
+    check_budget(max_drop, min_sqnr, validation_data, precision)
     parts = part_paths(path) if split else ()
     for file in (path, *parts):
         files.check_writable(file, overwrite)
     model = load_model(model)
     model = with_static_input(model, input_shape)
+    if target == "edgetpu":
+        model = on_the_map(model)
     shape = (1, *model.inputs[0].shape[1:])
     for name, value in (("labels", labels), ("max_drop", max_drop)):
         is_classifier = (
@@ -191,6 +201,11 @@ def convert(
                 f"shape {[tuple(o.shape) for o in model.outputs]}. "
                 f"Received: {name}={value!r}"
             )
+    if min_sqnr is not None and len(model.outputs) != 1:
+        raise ValueError(
+            "`min_sqnr` is for models with one output. Received: "
+            f"min_sqnr={min_sqnr!r} and {len(model.outputs)} outputs"
+        )
     if labels is not None:
         labels = metadata.check_labels(labels, model.outputs[0].shape[-1])
     pictures, reference, rounding = None, model, None
@@ -226,12 +241,14 @@ def convert(
                 input_dtype,
                 precision,
                 correct_bias and pictures is not None,
+                dense_as_conv=target == "edgetpu",
             )
-            if max_drop is None:
+            if max_drop is None and min_sqnr is None:
                 data = writer.write()
             else:
                 data, budget = write_within(
-                    max_drop, writer, reference, rank, validation_data
+                    *(max_drop, min_sqnr, writer, reference, rank),
+                    validation_data,
                 )
         else:
             data = writers.floating(saved_model, precision)
@@ -343,75 +360,6 @@ def _resolve(target, precision, input_dtype):
             f"precision={precision!r}. Received: input_dtype={input_dtype!r}"
         )
     return target, precision, input_dtype
-
-
-def load_model(model: keras.Model | str | os.PathLike) -> keras.Model:
-    """Returns a Keras model as it is, or the one that a path holds.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no model, or its file cannot be read.
-    """
-    if isinstance(model, keras.Model):
-        return model
-    if not isinstance(model, (str, os.PathLike)):
-        raise ValueError(
-            "`model` must be a Keras model or the path of a `.keras` file. "
-            f"Received: {type(model).__name__}"
-        )
-    if not Path(model).is_file():
-        raise FileNotFoundError(
-            f"There is no model file at this path. Received: model={model}"
-        )
-    try:
-        return keras.saving.load_model(model, compile=False)
-    except Exception as error:  # Keras raises whatever its readers raise.
-        raise ValueError(
-            "`model` must be a whole model saved by `model.save('x.keras')`. "
-            f"Received: model={model}, which cannot be read: {error}"
-        ) from error
-
-
-def with_static_input(
-    model: keras.Model, input_shape: Sequence[int] | None
-) -> keras.Model:
-    """Returns the model with a picture of known size as its one input.
-
-    Raises:
-        ValueError: it has other inputs, or no size that is known.
-    """
-    if len(getattr(model, "inputs", None) or ()) != 1 or (
-        len(model.inputs[0].shape) != 4
-    ):
-        raise ValueError(
-            "`model` must have one input `(batch, height, width, channels)`. "
-            f"Received: a model with the inputs "
-            f"{getattr(model, 'inputs', None)}"
-        )
-    own = tuple(model.inputs[0].shape[1:])
-    wanted = own
-    if input_shape is not None:
-        wanted = tuple(input_shape)
-        wanted = (*wanted, own[2]) if len(wanted) == 2 else wanted
-        if len(wanted) != 3 or not all(
-            isinstance(size, int) and size > 0 for size in wanted
-        ):
-            raise ValueError(
-                "`input_shape` must be `(height, width)` in pixels. "
-                f"Received: input_shape={input_shape}"
-            )
-    if None in wanted:
-        raise ValueError(
-            "A file has a fixed input size, and the model takes any: pass "
-            f"`input_shape=(height, width)`. Received: input_shape={own}"
-        )
-    if wanted == own:
-        return model
-    resized = keras.models.clone_model(
-        model, input_tensors=keras.Input(wanted, name="image")
-    )
-    resized.set_weights(model.get_weights())
-    return resized
 
 
 def _export(model, folder, shape):

@@ -320,6 +320,8 @@ _INT8_VERSIONS = {
     "RESIZE_BILINEAR": 2,
     "RSQRT": 2,
     "SOFTMAX": 2,
+    "SPACE_TO_DEPTH": 2,
+    "SPLIT": 2,
     "SUB": 2,
     "SUM": 2,
     "TRANSPOSE": 2,

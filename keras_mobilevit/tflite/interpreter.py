@@ -3,11 +3,13 @@
 import collections
 import dataclasses
 import os
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite.inspect import inspect
 
 #: The scale of an integer input that takes pixels of [0, 255] is about 1,
@@ -243,6 +245,43 @@ class Runner:
         if values.dtype.kind == "f" or not scale:
             return values.astype("float32")
         return (values.astype("float32") - zero_point) * np.float32(scale)
+
+
+def run_graph(
+    model: Any, inputs: Sequence[Sequence[np.ndarray]]
+) -> Iterator[list[np.ndarray]]:
+    """Yields the outputs of a file in memory for each picture, as they are.
+
+    Args:
+        model: object tree of `flatbuffer.read_model`.
+        inputs: for each input of the graph its values, one array a picture.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=flatbuffer.write_model(model))
+    interpreter.allocate_tensors()
+    sources = [end["index"] for end in interpreter.get_input_details()]
+    results = [end["index"] for end in interpreter.get_output_details()]
+    for values in zip(*inputs):
+        for source, value in zip(sources, values):
+            interpreter.set_tensor(source, value)
+        interpreter.invoke()
+        yield [interpreter.get_tensor(result) for result in results]
+
+
+def as_input(tensor: Any, pictures: np.ndarray) -> list[np.ndarray]:
+    """Returns pictures as an input takes them, one by one, batch 1.
+
+    Args:
+        tensor: the input, of an object tree.
+        pictures: float array of the values that it stands for.
+    """
+    if not flatbuffer.is_float(tensor):
+        limits = np.iinfo(flatbuffer.dtype(tensor))
+        steps = np.rint(pictures / tensor.quantization.scale[0])
+        steps = steps + tensor.quantization.zeroPoint[0]
+        pictures = np.clip(steps, limits.min, limits.max).astype(limits.dtype)
+    return [picture[np.newaxis] for picture in pictures]
 
 
 def check_pictures(

@@ -13,8 +13,8 @@ from keras_mobilevit import files
 from keras_mobilevit import reports
 from keras_mobilevit.tflite.benchmark import benchmark
 from keras_mobilevit.tflite.convert import convert
-from keras_mobilevit.tflite.convert import load_model
 from keras_mobilevit.tflite.evaluate import evaluate
+from keras_mobilevit.tflite.sources import load_model
 
 
 @dataclasses.dataclass(frozen=True)

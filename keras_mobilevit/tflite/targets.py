@@ -133,6 +133,7 @@ _CORAL_OPS = {
             "not seen by that compiler",
             rules.has_one_scale,
             _CORAL_PAIRS,
+            '`convert(..., target="edgetpu")` writes it as a 1x1 convolution',
         ),
     ),
     "MEAN": (

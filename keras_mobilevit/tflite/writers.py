@@ -12,6 +12,7 @@ import numpy as np
 from keras_mobilevit.layers.base import GATE_RANGE
 from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.tflite import bias
+from keras_mobilevit.tflite import dense
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
 from keras_mobilevit.tflite import ranges
@@ -51,6 +52,8 @@ class IntegerWriter:
             float) or `"int16x8"` (weights of 8 bits, activations of 16).
         correct_bias: whether layers get the means that they have in float,
             see `bias`. It needs `pictures`.
+        dense_as_conv: whether dense layers on one vector are written as
+            convolutions, see `dense`.
 
     Attributes:
         model: object tree of the float file.
@@ -63,7 +66,9 @@ class IntegerWriter:
         input_dtype: str,
         precision: str,
         correct_bias: bool = False,
+        dense_as_conv: bool = False,
     ):
+        self._dense_as_conv = dense_as_conv
         self.input_dtype, self.precision = input_dtype, precision
         self._pictures = pictures if correct_bias else None
         self._float_file = saved_model.with_name("float.tflite")
@@ -73,7 +78,7 @@ class IntegerWriter:
         if known is None:
             self._float_file.write_bytes(data)
             known = ranges.activation_ranges(
-                self._float_file, pictures, precision != "int16x8"
+                self._float_file, pictures, 16 if precision == "int16x8" else 8
             )
         else:
             self._float_file.write_bytes(flatbuffer.write_model(self.model))
@@ -131,6 +136,8 @@ class IntegerWriter:
             fusions.fuse_norms(model)
         if self._pictures is not None:
             bias.correct_biases(model, self.model, self._pictures)
+        if self._dense_as_conv:
+            dense.to_convolutions(model)
         if self.input_dtype == "uint8":
             flatbuffer.int8_ends_to_uint8(model)
         flatbuffer.state_versions(model)

@@ -1,0 +1,99 @@
+"""The model that a file is made from, as the file needs it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from keras_mobilevit.layers import MobileViTV2Block
+from keras_mobilevit.quantization import graph
+
+
+def load_model(model: keras.Model | str | os.PathLike) -> keras.Model:
+    """Returns a Keras model as it is, or the one that a path holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no model, or its file cannot be read.
+    """
+    if isinstance(model, keras.Model):
+        return model
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(
+            "`model` must be a Keras model or the path of a `.keras` file. "
+            f"Received: {type(model).__name__}"
+        )
+    if not Path(model).is_file():
+        raise FileNotFoundError(
+            f"There is no model file at this path. Received: model={model}"
+        )
+    try:
+        return keras.saving.load_model(model, compile=False)
+    except Exception as error:  # Keras raises whatever its readers raise.
+        raise ValueError(
+            "`model` must be a whole model saved by `model.save('x.keras')`. "
+            f"Received: model={model}, which cannot be read: {error}"
+        ) from error
+
+
+def with_static_input(
+    model: keras.Model, input_shape: Sequence[int] | None
+) -> keras.Model:
+    """Returns the model with a picture of known size as its one input.
+
+    Raises:
+        ValueError: it has other inputs, or no size that is known.
+    """
+    if len(getattr(model, "inputs", None) or ()) != 1 or (
+        len(model.inputs[0].shape) != 4
+    ):
+        raise ValueError(
+            "`model` must have one input `(batch, height, width, channels)`. "
+            f"Received: a model with the inputs "
+            f"{getattr(model, 'inputs', None)}"
+        )
+    own = tuple(model.inputs[0].shape[1:])
+    wanted = own
+    if input_shape is not None:
+        wanted = tuple(input_shape)
+        wanted = (*wanted, own[2]) if len(wanted) == 2 else wanted
+        if len(wanted) != 3 or not all(
+            isinstance(size, int) and size > 0 for size in wanted
+        ):
+            raise ValueError(
+                "`input_shape` must be `(height, width)` in pixels. "
+                f"Received: input_shape={input_shape}"
+            )
+    if None in wanted:
+        raise ValueError(
+            "A file has a fixed input size, and the model takes any: pass "
+            f"`input_shape=(height, width)`. Received: input_shape={own}"
+        )
+    if wanted == own:
+        return model
+    resized = keras.models.clone_model(
+        model, input_tensors=keras.Input(wanted, name="image")
+    )
+    resized.set_weights(model.get_weights())
+    return resized
+
+
+def on_the_map(model: keras.Model) -> keras.Model:
+    """Returns a model whose linear attention needs no unfolded patches.
+
+    It computes the same in operations that an Edge TPU has, see
+    `MobileViTV2Block`; a model without such blocks is returned as it is.
+
+    Raises:
+        ValueError: the model cannot be rebuilt from its config.
+    """
+    if not graph.find(model, MobileViTV2Block):
+        return model
+
+    def set_flag(config):
+        for node in graph.own_layers(config):
+            if node["class_name"] == "MobileViTV2Block":
+                node["config"]["unfolds"] = False
+
+    return graph.copy_with(model, set_flag)

@@ -1,0 +1,2 @@
+/** An error whose message is meant for the person before the screen. */
+export class Problem extends Error {}
