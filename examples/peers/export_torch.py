@@ -15,6 +15,8 @@ One to four minutes a file.
 """
 
 import functools
+import sys
+import types
 
 import numpy as np
 import torch
@@ -32,6 +34,12 @@ TIMM = {
     "deit_tiny": "deit_tiny_patch16_224",
     "pit_xs": "pit_xs_224",
 }
+# PyPI's torchvision is built for CUDA, and beside a CPU build of PyTorch its
+# own operators do not load. timm and transformers need none of them, only the
+# import, which fails where it describes them.
+_DESCRIPTIONS = "torchvision._meta_registrations"
+sys.modules[_DESCRIPTIONS] = types.ModuleType(_DESCRIPTIONS)
+
 #: The numbers of the Apple configurations on the hub, from the papers.
 TRANSFORMERS = {
     "mobilevit_xxs": {

@@ -34,6 +34,10 @@ class LayerNorm(QuantizableLayer):
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
 
+    Attributes:
+        subtract_mean: `False` skips the mean, for a file whose model is known
+            to have inputs of mean zero. It is not part of the config.
+
     Raises:
         ValueError: `epsilon` is not positive.
     """
@@ -55,6 +59,7 @@ class LayerNorm(QuantizableLayer):
             )
         self.epsilon = epsilon
         self.affine = affine
+        self.subtract_mean = True
         self.mean = self.rounding("activation", "mean")
         self.centered = self.rounding("activation", "centered")
         self.normalized = EXACT  # its range depends on the channels
@@ -91,8 +96,10 @@ class LayerNorm(QuantizableLayer):
 
     def call(self, inputs):
         x = at_least_float32(inputs)
-        mean = self.mean(ops.mean(x, axis=self._axes, keepdims=True))
-        x = self._divide(self.centered(x - mean))
+        if self.subtract_mean:
+            mean = self.mean(ops.mean(x, axis=self._axes, keepdims=True))
+            x = self.centered(x - mean)
+        x = self._divide(x)
         if self.affine:
             gamma = self.rounded_gamma(ops.cast(self.gamma, x.dtype))
             beta = self.rounded_beta(ops.cast(self.beta, x.dtype))

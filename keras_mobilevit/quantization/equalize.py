@@ -196,8 +196,8 @@ def _absorb_norms(model, seen):
     All norms of a block or none, so that the block can be built without.
     """
     sites, absorbed, plain = [], [], set()
-    for trail, holder in _norm_holders(model):
-        pairs = _norms_and_readers(holder)
+    for trail, holder in norm_holders(model):
+        pairs = norms_and_readers(holder)
         noises = [
             places.norm_noise(norm, readers, seen) for norm, readers in pairs
         ]
@@ -228,7 +228,9 @@ def _absorb_norms(model, seen):
     return model, sites
 
 
-def _norm_holders(model):
+def norm_holders(
+    model: keras.Model,
+) -> list[tuple[str, keras.layers.Layer]]:
     """Returns the outermost blocks with affine norms, and their trails."""
     holders = []
     for trail, layer in graph.walk(model):
@@ -240,7 +242,9 @@ def _norm_holders(model):
     return holders
 
 
-def _norms_and_readers(holder):
+def norms_and_readers(
+    holder: keras.layers.Layer,
+) -> list[tuple[LayerNorm, list[keras.layers.Layer]]]:
     """Returns `(norm, the layers that read it)` of a block."""
     pairs, blocks = [], [holder]
     if isinstance(holder, MobileViTBlock):

@@ -15,6 +15,7 @@ from keras_mobilevit import quantization
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite import rewrites
 from keras_mobilevit.tflite import writers
 from keras_mobilevit.tflite.budget import Budget
 from keras_mobilevit.tflite.budget import check_budget
@@ -33,6 +34,8 @@ from keras_mobilevit.tflite.targets import TARGETS
 INTEGER = ("int8", "int8_mixed", "int16x8")
 #: Those that a quantization-aware model can be written with.
 TRAINED = ("int8", "int8_mixed")
+#: Those whose files hold the norms in float, operation by operation.
+SIMPLIFIED = ("float32", "float16", "dynamic_int8", "int8_mixed")
 INPUT_DTYPES = ("uint8", "int8", "float32")
 #: The newest runtime that the Edge TPU compiler and old phones understand.
 MAX_RUNTIME = (2, 5, 0)
@@ -223,6 +226,14 @@ def convert(
         pictures = quantization.model_pictures(model, calibration_data)
         if equalize:
             model, _ = quantization.equalize(model, pictures)
+    if rounding is None and precision in SIMPLIFIED:
+        model = rewrites.simplify(
+            model,
+            # Integer weights: equalisation has decided what they absorb.
+            absorb_norms=precision not in INTEGER,
+            # Most weights of a stem, divided by 255, are no normal float16.
+            fold_rescaling=precision != "float16",
+        )
 
     def rank(seen):
         rounding_model = rounding or quantization.quantize_model(
