@@ -27,6 +27,7 @@ from keras_mobilevit import cli
 from keras_mobilevit import tflite
 from keras_mobilevit.data.pictures import fit_picture
 from keras_mobilevit.tflite import demo
+from keras_mobilevit.tflite import flatbuffer
 
 TESTS = pathlib.Path(__file__).parent
 PAGE = TESTS.parent / "tflite" / "web"
@@ -280,12 +281,13 @@ def test_server_sends_what_threads_need(
             with urllib.request.urlopen(url, timeout=60) as answer:
                 answers[name] = answer.headers
 
-    names = ["", "litert/core/wasm/litert_wasm_internal.wasm"]
+    wasm = "litert/core/wasm/litert_wasm_internal.wasm"
+    names = ["demo/", f"demo/{wasm}"]
     monkeypatch.setattr(http.server.ThreadingHTTPServer, "serve_forever", serve)
     file = str(models["float32"])
     command = ["serve_demo", file, "--runtime", str(runtime), "--port", "0"]
     assert cli.main(command) == 0
-    assert re.search(r"http://127.0.0.1:\d+/", capsys.readouterr().out)
+    assert re.search(r"http://127.0.0.1:\d+/demo/ ", capsys.readouterr().out)
     for headers, kind in zip(
         answers.values(), ("text/html", "application/wasm"), strict=True
     ):
@@ -323,11 +325,15 @@ def wrong(models, tiny_files, tmp_path_factory):
     """What the page must refuse: `[(id of the input, path)]`."""
     folder = tmp_path_factory.mktemp("wrong")
     uint8 = tiny_files["uint8_io"].read_bytes()
+    future = flatbuffer.read_model(uint8)
+    for code in future.operatorCodes:
+        code.version = 99
     for name, content in (
         ("cut.tflite", uint8[: len(uint8) // 2]),
         ("text.tflite", b"no model at all"),
         ("few.tflite", with_labels(uint8, LABELS[:3])),
         ("int8.tflite", tiny_files["int8_io"].read_bytes()),
+        ("future.tflite", flatbuffer.write_model(future)),
         ("notes.png", b"no picture at all"),
     ):
         (folder / name).write_bytes(content)
@@ -432,6 +438,7 @@ class TestBrowser:
         assert "no .tflite file" in said["text.tflite"]
         assert "3 labels for 7 classes" in said["few.tflite"]
         assert "--input_dtype" in said["int8.tflite"]
+        assert "cannot run this file" in said["future.tflite"]
         assert "notes.png is no picture" in said["notes.png"]
         assert seen["noCamera"]["message"] == "No camera was found."
         for row in seen["wrong"].values():  # the last good one stays

@@ -32,6 +32,9 @@ _PARTS = (
         for suffix in (".js", ".wasm")
     ),
 )
+# A folder of its own, since a service worker stays in the browser: at "/" it
+# would meet whatever is served at this port later.
+_HOME = "/demo/"
 # Without these a browser gives a page no memory that threads share.
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -155,7 +158,7 @@ def serve_demo(
             f"Received: port={port}"
         ) from error
     with server:
-        url = f"http://127.0.0.1:{server.server_port}/"
+        url = f"http://127.0.0.1:{server.server_port}{_HOME}"
         yield dataclasses.replace(demo, url=url), server
 
 
@@ -169,6 +172,17 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         ".json": "application/json",
         ".wasm": "application/wasm",
     }
+
+    def send_head(self):
+        if self.path.startswith(_HOME):
+            return super().send_head()
+        self.send_response(http.HTTPStatus.FOUND)
+        self.send_header("Location", _HOME)
+        self.end_headers()
+        return None
+
+    def translate_path(self, path):
+        return super().translate_path(path.removeprefix(_HOME))
 
     def end_headers(self):
         for name, value in _HEADERS.items():
@@ -219,9 +233,9 @@ def _check_replaceable(folder, overwrite):
 
 
 def _page():
-    """The folder of the page: in a clone, or as the wheel has it."""
+    """The folder of the page: as the wheel has it, or in a clone."""
     package = Path(__file__).parent
-    places = (package.parent.parent / "tflite" / "web", package / "web")
+    places = (package / "web", package.parent.parent / "tflite" / "web")
     for place in places:
         if (place / "index.html").is_file():
             return place

@@ -57,7 +57,9 @@ export class Session {
     } catch (error) {
       console.error(error);
       forget();
-      throw new Problem("LiteRT.js cannot run this file.");
+      throw new Problem(
+        "LiteRT.js cannot run this file; the browser's console says why.",
+      );
     }
   }
 
