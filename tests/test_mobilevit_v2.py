@@ -22,6 +22,7 @@ from keras_mobilevit.layers import GroupNorm
 from keras_mobilevit.layers import LinearSelfAttention
 from keras_mobilevit.layers import MobileViTV2Block
 from keras_mobilevit.layers.mobilevit_v2_block import resize_corners
+from keras_mobilevit.quantization import places
 
 # Trainable parameters of the reference.
 COUNTS = {
@@ -313,15 +314,45 @@ def test_files_hold_no_matrix_products(
 
 def test_an_edge_tpu_runs_all_of_it(tiny_v2, tiny_pictures, tmp_path):
     path = tmp_path / "a.tflite"
-    tflite.convert(
-        tiny_v2, path, target="edgetpu", calibration_data=tiny_pictures
+    result = tflite.convert(
+        tiny_v2,
+        path,
+        target="edgetpu",
+        calibration_data=tiny_pictures,
+        split=True,
     )
+    assert result.parts == () and list(tmp_path.iterdir()) == [path]
     found = tflite.inspect(path)
     report = found.check("edgetpu", compile_it=False)
     assert report.mapped == report.total, str(report)
     assert found.op_counts["SOFTMAX"] == 4
     pictures = tiny_pictures.astype("float32")
     assert tflite.compare(path, tiny_v2, pictures).sqnr_db > 12
+
+
+def test_equalising_keeps_the_function(tiny_v2, tiny_pictures):
+    pictures = tiny_pictures.astype("float32")
+    model = keras.models.clone_model(tiny_v2)
+    model.set_weights(tiny_v2.get_weights())
+    block = model.get_layer("block").transformer[0]
+    attention = block.attention
+    pairs = (  # channels of very different size, undone behind
+        (attention.key, attention.project),
+        (attention.value, attention.project),
+        (block.ffn_expand, block.ffn_project),
+    )
+    for seed, (part, behind) in enumerate(pairs):
+        spread = np.exp(2 * numbers(part.filters, seed=seed))
+        places.scale_outputs(part, spread)
+        places.scale_inputs(behind, 1 / spread)
+    equalised, report = quantization.equalize(model, pictures)
+    changed = {site.kind for site in report.sites if site.strength}
+    assert changed == {"feed-forward", "key-project", "value-project", "norm"}
+    assert all(site.after >= site.before for site in report.sites)
+    expected = np.asarray(model(pictures, training=False))
+    actual = np.asarray(equalised(pictures, training=False))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * scale, rtol=0)
 
 
 @pytest.mark.parametrize("target", ("cpu", "edgetpu"))

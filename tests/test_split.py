@@ -228,16 +228,18 @@ def test_convert_splits(tiny_model, tiny_pictures, tmp_path, capsys):
 
 
 def test_convert_with_nothing_to_divide(tiny_pictures, tmp_path):
-    """All of a convolution maps: nothing is written."""
+    """All of a convolution maps: the file stays whole."""
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(image)
     x = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    path = tmp_path / "m.tflite"
+    result = tflite.convert(
+        keras.Model(image, x),
+        path,
+        target="edgetpu",
+        calibration_data=tiny_pictures,
+        split=True,
+    )
+    assert result.parts == () and list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match="all operations map"):
-        tflite.convert(
-            keras.Model(image, x),
-            tmp_path / "m.tflite",
-            target="edgetpu",
-            calibration_data=tiny_pictures,
-            split=True,
-        )
-    assert list(tmp_path.iterdir()) == []
+        tflite.split(path, tmp_path / "a.tflite", tmp_path / "b.tflite")

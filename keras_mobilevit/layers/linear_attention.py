@@ -167,6 +167,7 @@ class LinearTransformerBlock(QuantizableLayer):
         dropout: dropout rate after attention and after feed-forward.
         attention_dropout: dropout rate of the attention weights.
         equalized: whether the SiLU has a factor for each channel.
+        affine_norms: whether the norms have factors and offsets.
         quantization: see `QuantizableLayer`.
         **kwargs: `name`, `dtype`, `trainable`.
     """
@@ -177,6 +178,7 @@ class LinearTransformerBlock(QuantizableLayer):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         equalized: bool = False,
+        affine_norms: bool = True,
         quantization: Any = None,
         **kwargs,
     ):
@@ -187,14 +189,15 @@ class LinearTransformerBlock(QuantizableLayer):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.equalized = equalized
+        self.affine_norms = affine_norms
 
         inherited = self.inherited()
-        self.norm1 = GroupNorm(name="norm1", **inherited)
+        self.norm1 = GroupNorm(affine=affine_norms, name="norm1", **inherited)
         self.attention = LinearSelfAttention(
             attention_dropout, name="attention", **inherited
         )
         self.attention_sum = self.rounding("activation", "attention_sum")
-        self.norm2 = GroupNorm(name="norm2", **inherited)
+        self.norm2 = GroupNorm(affine=affine_norms, name="norm2", **inherited)
         self.ffn_expand = pointwise(
             ffn_dim,
             activation="silu",
@@ -244,4 +247,5 @@ class LinearTransformerBlock(QuantizableLayer):
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "equalized": self.equalized,
+            "affine_norms": self.affine_norms,
         }

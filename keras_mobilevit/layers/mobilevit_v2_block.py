@@ -75,6 +75,7 @@ class MobileViTV2Block(QuantizableLayer):
         attention_dropout: dropout rate of the attention weights.
         equalized: whether the SiLUs of the transformer have a factor for
             each channel.
+        affine_norms: whether the norms have factors and offsets.
         unfolds: whether the transformer works on unfolded patches, which is
             faster on a CPU, or on the map as it lies, which an Edge TPU can
             do. The function is the same.
@@ -95,6 +96,7 @@ class MobileViTV2Block(QuantizableLayer):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         equalized: bool = False,
+        affine_norms: bool = True,
         unfolds: bool = True,
         quantization: Any = None,
         **kwargs,
@@ -112,6 +114,7 @@ class MobileViTV2Block(QuantizableLayer):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.equalized = equalized
+        self.affine_norms = affine_norms
         self.unfolds = unfolds
         # Layers
         inherited = self.inherited()
@@ -137,12 +140,13 @@ class MobileViTV2Block(QuantizableLayer):
                 dropout,
                 attention_dropout,
                 equalized,
+                affine_norms,
                 name=f"transformer_{i}",
                 **inherited,
             )
             for i in range(depth)
         ]
-        self.norm = GroupNorm(name="norm", **inherited)
+        self.norm = GroupNorm(affine=affine_norms, name="norm", **inherited)
 
     def build(self, input_shape):
         channels = known_channels(input_shape, "MobileViTV2Block")
@@ -193,5 +197,6 @@ class MobileViTV2Block(QuantizableLayer):
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "equalized": self.equalized,
+            "affine_norms": self.affine_norms,
             "unfolds": self.unfolds,
         }

@@ -18,7 +18,10 @@ import numpy as np
 from keras_mobilevit import reports
 from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.layers import LayerNorm
+from keras_mobilevit.layers import LinearSelfAttention
+from keras_mobilevit.layers import LinearTransformerBlock
 from keras_mobilevit.layers import MobileViTBlock
+from keras_mobilevit.layers import MobileViTV2Block
 from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.layers import TransformerBlock
 from keras_mobilevit.quantization import calibration
@@ -26,6 +29,9 @@ from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import places
 
 BATCH = 16
+# Blocks with the attribute `transformer`, and what stands in it.
+_STAGES = (MobileViTBlock, MobileViTV2Block)
+_BLOCKS = (TransformerBlock, LinearTransformerBlock)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +72,8 @@ def equalize(
     Each where the rounding error that it leaves on the pictures is smaller:
     factors through the gate of an inverted residual's first SiLU and of a
     feed-forward part's SiLU; factors between query and key, and between value
-    and the projection behind it; the affine part of a norm absorbed by the
-    layers that read it.
+    (in linear attention also key) and the projection behind it; the affine
+    part of a norm absorbed by the layers that read it.
 
     Args:
         model: a functional or sequential model with layers of this package,
@@ -86,11 +92,12 @@ def equalize(
             are unusable, or a layer computes NaN or infinity on them; it is
             named.
     """
-    holders = ("InvertedResidual", "TransformerBlock", "MobileViTBlock")
+    holders = (InvertedResidual, *_STAGES, *_BLOCKS)
+    names = {holder.__name__ for holder in holders}
 
     def flag(config):
         for node in graph.own_layers(config):
-            if node["class_name"] in holders:
+            if node["class_name"] in names:
                 node["config"]["equalized"] = True
 
     model = graph.copy_with(model, flag)
@@ -107,6 +114,8 @@ def equalize(
     for layer in graph.find(model, MultiHeadSelfAttention):
         sites.append(places.query_key(layer, seen))
         sites.append(places.value_project(layer, seen))
+    for layer in graph.find(model, LinearSelfAttention):
+        sites.extend(places.key_value_project(layer, seen))
     model, norms = _absorb_norms(model, seen)
     return _without_idle_gates(model), Equalization((*sites, *norms))
 
@@ -114,14 +123,12 @@ def equalize(
 def _stages(model):
     """Returns the transformer blocks whose gates stay or go together."""
     stages = [
-        block.transformer
-        for block in graph.find(model, MobileViTBlock)
-        if block.equalized
+        block.transformer for block in _find(model, _STAGES) if block.equalized
     ]
     inner = {id(block) for stage in stages for block in stage}
     alone = [
         [block]
-        for block in graph.find(model, TransformerBlock)
+        for block in _find(model, _BLOCKS)
         if block.equalized and id(block) not in inner
     ]
     return stages + alone
@@ -150,6 +157,10 @@ def _without_idle_gates(model):
     )
 
 
+def _find(model, kinds):
+    return [layer for kind in kinds for layer in graph.find(model, kind)]
+
+
 _READERS = ("query", "key", "value")
 
 
@@ -162,9 +173,9 @@ def _observe(model, pictures):
     layers = graph.find(model, LayerNorm)
     for block in graph.find(model, InvertedResidual):
         layers.append(block.expand.act)
-    for block in graph.find(model, TransformerBlock):
+    for block in _find(model, _BLOCKS):
         layers.append(block.ffn_expand.act)
-    for layer in graph.find(model, MultiHeadSelfAttention):
+    for layer in _find(model, (MultiHeadSelfAttention, LinearSelfAttention)):
         layers.extend(getattr(layer, n) for n in (*_READERS, "project"))
     seen = {}
     rng = np.random.default_rng(0)
@@ -234,7 +245,7 @@ def norm_holders(
     """Returns the outermost blocks with affine norms, and their trails."""
     holders = []
     for trail, layer in graph.walk(model):
-        if not isinstance(layer, (MobileViTBlock, TransformerBlock)):
+        if not isinstance(layer, (*_STAGES, *_BLOCKS)):
             continue
         is_inner = any(trail.startswith(f"{t}/") for t, _ in holders)
         if layer.affine_norms and not is_inner:
@@ -247,7 +258,7 @@ def norms_and_readers(
 ) -> list[tuple[LayerNorm, list[keras.layers.Layer]]]:
     """Returns `(norm, the layers that read it)` of a block."""
     pairs, blocks = [], [holder]
-    if isinstance(holder, MobileViTBlock):
+    if isinstance(holder, _STAGES):
         pairs, blocks = [(holder.norm, [holder.project])], holder.transformer
     for block in blocks:
         readers = [getattr(block.attention, name) for name in _READERS]

@@ -1,6 +1,7 @@
 """The places where channels can be evened out exactly, and how."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from keras_mobilevit.layers import ConvNormAct
 from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.layers import LayerNorm
+from keras_mobilevit.layers import LinearSelfAttention
+from keras_mobilevit.layers import LinearTransformerBlock
 from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.layers import TransformerBlock
 from keras_mobilevit.layers.base import GATE_RANGE
@@ -36,8 +39,8 @@ class Site:
 
     Attributes:
         layer: path of the layer.
-        kind: `"gate"`, `"feed-forward"`, `"query-key"`, `"value-project"` or
-            `"norm"`.
+        kind: `"gate"`, `"feed-forward"`, `"query-key"`, `"key-project"`,
+            `"value-project"` or `"norm"`.
         strength: 0 (left as it is) to 1 (fully equalised).
         median_factor: of the channels' factors, in size.
         max_factor: likewise.
@@ -177,7 +180,9 @@ def gate(block: InvertedResidual, seen: dict) -> Site:
     return make_site(act, "gate", 1.0, factors, before, after, added_ops=1)
 
 
-def feed_forward(blocks: list[TransformerBlock], seen: dict) -> list[Site]:
+def feed_forward(
+    blocks: list[TransformerBlock | LinearTransformerBlock], seen: dict
+) -> list[Site]:
     """Dense, SiLU, dense: the second sums over the channels.
 
     All blocks of a stage or none, so that it can be built without.
@@ -259,6 +264,53 @@ def value_project(layer: MultiHeadSelfAttention, seen: dict) -> Site:
     scale_outputs(layer.value, factors)
     scale_inputs(layer.project, 1.0 / factors)
     return make_site(layer, "value-project", strength, factors, before, after)
+
+
+def key_value_project(layer: LinearSelfAttention, seen: dict) -> list[Site]:
+    """Linear attention is linear in its keys and in positive values.
+
+    The context is a mean of keys, and `relu(value) * context` keeps a factor
+    of each that is positive, so the projection can undo both. A context is
+    taken to be distributed as the keys are.
+    """
+    value, key = (
+        seen[id(part), "outputs"] for part in (layer.value, layer.key)
+    )
+    rows = min(len(value.rows), len(key.rows))
+    values, keys = value.rows[:rows], key.rows[:rows]
+    kernel = to_numpy(layer.project.kernel)[0, 0]
+    exact = (values * keys) @ kernel
+
+    def noise(pair):
+        rounded = [
+            round_activations(x * factors, _bounds(tensor, factors))
+            for x, tensor, factors in zip((values, keys), (value, key), pair)
+        ]
+        weights = round_kernel(kernel / (pair[0] * pair[1])[:, np.newaxis])
+        return signal_to_noise(
+            exact, round_activations(rounded[0] * rounded[1]) @ weights
+        )
+
+    ones = np.ones(kernel.shape[0])
+    before = after = noise((ones, ones))
+    strengths, best = (0.0, 0.0), (ones, ones)
+    fullest = [
+        np.minimum(tensor.size.max() / tensor.size, MAX_FACTOR)
+        for tensor in (value, key)
+    ]
+    for trial in itertools.product((0.0, *STRENGTHS), repeat=2):
+        pair = [full**power for full, power in zip(fullest, trial)]
+        result = noise(pair)
+        if result > after:
+            strengths, best, after = trial, pair, result
+    scale_outputs(layer.value, best[0])
+    scale_outputs(layer.key, best[1])
+    scale_inputs(layer.project, 1.0 / (best[0] * best[1]))
+    kinds = ("value-project", "key-project")
+    return [
+        make_site(layer, kind, strength, factors, before, after)
+        for kind, strength, factors in zip(kinds, strengths, best)
+    ]
 
 
 def norm_noise(

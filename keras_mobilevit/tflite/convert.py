@@ -25,6 +25,7 @@ from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.sources import load_model
 from keras_mobilevit.tflite.sources import on_the_map
 from keras_mobilevit.tflite.sources import with_static_input
+from keras_mobilevit.tflite.split import maps_wholly
 from keras_mobilevit.tflite.split import part_paths
 from keras_mobilevit.tflite.split import split as split_file
 from keras_mobilevit.tflite.targets import PRECISIONS
@@ -62,7 +63,8 @@ class Conversion(reports.Report):
         max_rank: the most axes that a tensor has.
         min_runtime: the oldest TFLite runtime that runs the file.
         seconds: how long the conversion took.
-        parts: with `split`, the files of the part that maps and of the rest.
+        parts: with `split`, the files of the part that maps and of the rest;
+            `()` if all of it maps.
         budget: with `max_drop`, which layers stay in float, and their cost.
     """
 
@@ -164,7 +166,8 @@ def convert(
         split: for `target="edgetpu"`: whether to write, besides `path`, the
             part of the file that is predicted to map and the rest, which
             follow one another to the same outputs: `name_first.tflite` and
-            `name_rest.tflite` beside `path`.
+            `name_rest.tflite` beside `path`. If all of it maps, it stays
+            whole.
         overwrite: whether `path` may be replaced.
 
     Returns:
@@ -270,7 +273,9 @@ def convert(
         inspection = inspect(temporary)
         is_whole = budget is None or not budget.kept
         check_promises(inspection, precision, input_dtype, is_whole)
-        if split:
+        if parts and maps_wholly(inspection):
+            parts = ()
+        if parts:
             split_file(temporary, *parts, overwrite=overwrite)
     return Conversion(
         path=str(path),

@@ -1,5 +1,6 @@
 """The ranges of a float file's tensors: measured, or trained and lifted."""
 
+import math
 import os
 import warnings
 from pathlib import Path
@@ -90,15 +91,36 @@ def activation_ranges(
                 "pictures."
             )
     if bits == 8:
-        counts = clipping.Counts(bounds)
+        whole = _sums(graph) | {t for t in names if _is_number(model, t)}
+        counts = clipping.Counts(
+            {t: bounds[t] for t in names if t not in whole}
+        )
         chosen = pictures[: clipping.PICTURES]
         for picture in tqdm(chosen, desc="narrowing", leave=False):
             for tensor, rows in values(picture, clipping.sample):
-                counts.add(tensor, rows)
-        narrowed = {tensor: counts.best(tensor) for tensor in names}
-        bounds = {**narrowed, source: bounds[source]}
+                if tensor not in whole:
+                    counts.add(tensor, rows)
+        narrowed = {t: counts.best(t) for t in names if t not in whole}
+        bounds = {**bounds, **narrowed, source: bounds[source]}
     ranks = {t: len(model.subgraphs[0].tensors[t].shape) for t in names}
     return {name: _range(*bounds[t], ranks[t]) for t, name in names.items()}
+
+
+def _sums(graph):
+    """Returns the tensors that are only added up.
+
+    Rounding errors cancel there, what is clipped does not.
+    """
+    readers = {}
+    for node in graph:
+        for tensor in node.inputs:
+            readers.setdefault(tensor, set()).add(node.name)
+    return {t for t, names in readers.items() if names <= {"MEAN", "SUM"}}
+
+
+def _is_number(model, tensor):
+    """Whether it holds one number: all of its values are as likely."""
+    return math.prod(model.subgraphs[0].tensors[tensor].shape) == 1
 
 
 def _ends(rows):

@@ -11,6 +11,7 @@ from keras_mobilevit import files
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite.inspect import Inspection
 from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.verdicts import MAPS
 
@@ -60,6 +61,12 @@ class Split(reports.Report):
                 for part in (self.first, self.second)
             ],
         )
+
+
+def maps_wholly(inspection: Inspection) -> bool:
+    """Whether an Edge TPU is predicted to run all of a file."""
+    report = inspection.check("edgetpu", compile_it=False)
+    return report.mapped == report.total
 
 
 def part_paths(path: str | os.PathLike) -> tuple[Path, Path]:

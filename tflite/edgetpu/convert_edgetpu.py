@@ -48,7 +48,8 @@ def main(argv):
     )
     print(conversion)
     print(tflite.inspect(conversion.path).check("edgetpu"))
-    first, rest = conversion.parts
+    # One file if all of it maps, as of a MobileViTv2.
+    first, *rest = conversion.parts or (conversion.path,)
     command = ["edgetpu_compiler", "-s", "-o", str(Path(first).parent), first]
     if shutil.which(command[0]):
         subprocess.run(command, check=True)
@@ -58,7 +59,8 @@ def main(argv):
             f"Compile where it is:\n  {' '.join(command)}"
         )
     compiled = Path(first).with_name(f"{Path(first).stem}_edgetpu.tflite")
-    print(f"Run on the device:\n  python run.py PICTURE {compiled} {rest}")
+    files = " ".join(map(str, (compiled, *rest)))
+    print(f"Run on the device:\n  python run.py PICTURE {files}")
 
 
 if __name__ == "__main__":
