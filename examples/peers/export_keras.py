@@ -32,7 +32,8 @@ BUILDERS = {
 }
 
 
-def main():
+def main() -> None:
+    """Writes what the command line asks for."""
     run(
         {
             f"{name}.{_exporter(name)}.{precision}.tflite": functools.partial(

@@ -57,7 +57,8 @@ TRANSFORMERS = {
 }
 
 
-def main():
+def main() -> None:
+    """Writes what the command line asks for."""
     writers = {
         "timm.float32.tflite": (TIMM, timm_float32),
         "timm.int8_pt2e.tflite": (TIMM, timm_int8_pt2e),
