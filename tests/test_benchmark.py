@@ -1,5 +1,6 @@
 """`benchmark` measures files in turn, on the runtime that is installed."""
 
+import functools
 import json
 import sys
 
@@ -66,27 +67,15 @@ def test_report(measured, tmp_path):
 
 def test_files_take_turns_and_the_first_one_rotates():
     order = []
-
-    class Fake:
-        def __init__(self, name):
-            self.name = name
-
-        def invoke(self):
-            order.append(self.name)
-
-    class Bar:
-        def update(self, n=1):
-            order.append("|")
-
-    fakes = [Fake(name) for name in "abc"]
-    times = module._rounds(fakes, 4, None, Bar())
+    invokes = [functools.partial(order.append, name) for name in "abc"]
+    times = module.take_turns(invokes, 4, None, lambda n: order.append("|"))
     assert "".join(order) == "abc|bca|cab|abc|"
     assert times.shape == (3, 4)
 
 
 def test_ratio_is_the_median_of_the_rounds():
     first, own = np.array([1.0, 10.0, 100.0]), np.array([2.0, 20.0, 100.0])
-    row = module._timing("a", 1, own, first)
+    row = module.timing("a", 1, own, first)
     assert row.ratio == 2 and row.median_ms == 20 and row.min_ms == 2
 
 

@@ -41,6 +41,19 @@ def test_weight_bytes_are_those_of_the_model(tiny_model, tiny_float_file):
     assert 0.8 * weights < inspect(tiny_float_file).weight_bytes < 1.2 * weights
 
 
+def test_multiply_accumulates(tiny_float_file, tiny_int8_file):
+    """Counted by hand, from the layers of the tiny model."""
+    stem = 16 * 16 * 8 * 27
+    inverted = 16 * 16 * 8 * 16 + 8 * 8 * 16 * 9 + 8 * 8 * 16 * 8
+    convolutions = 8 * 8 * 8 * (72 + 8 + 8 + 144)
+    # Query, key, value and projection; feed-forward; 2 heads of 4 numbers
+    # for 16 tokens at 4 positions, twice.
+    tokens = 64 * 8 * 8 * 4 + 64 * 8 * 16 * 2 + 2 * 4 * 2 * 16 * 16 * 4
+    expected = stem + inverted + convolutions + tokens + 8 * 7
+    for file in (tiny_float_file, tiny_int8_file):
+        assert inspect(file).macs == expected
+
+
 @pytest.mark.parametrize("name", ["int8", "uint8_io", "int8_io"])
 def test_integer_files_have_no_float_op(tiny_files, name):
     found = inspect(tiny_files[name])

@@ -20,7 +20,7 @@ SIZES = {
     "deit_tiny": 224,
     "pit_xs": 224,
 }
-CALIBRATION_PICTURES = 4
+CALIBRATION_PICTURES = 1
 
 
 def pictures(size: int, scale: float = 255.0) -> np.ndarray:
@@ -53,7 +53,8 @@ def run(exporters: dict[str, Callable[[str, str, Path], None]]) -> None:
 
     `FOLDER/MODEL.EXPORTER.PRECISION.EXTENSION` for each; where one cannot be
     written, the reason stands in a file of that name with `.missing` behind
-    it. The command line is `FOLDER [word ...]`: names that contain each word.
+    it. The command line is `FOLDER [word ...]`: only names with one of the
+    words.
 
     Args:
         exporters: `{name: write}`, where a name is `MODEL.EXPORTER.PRECISION
@@ -63,7 +64,8 @@ def run(exporters: dict[str, Callable[[str, str, Path], None]]) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, write in exporters.items():
         path = Path(folder) / name
-        if path.exists() or not all(word in name for word in words):
+        is_wanted = not words or any(word in name for word in words)
+        if path.exists() or not is_wanted:
             continue
         missing = path.with_name(f"{name}.missing")
         temporary = path.with_name(f"{path.stem}.part{path.suffix}")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,24 @@ _CHILD_TIMEOUT = 120
 # Run in a process of its own, so that nothing else has touched its memory.
 _MEMORY_SCRIPT = """
 import os, sys
-from ai_edge_litert.interpreter import Interpreter
+{imports}
 
 def resident():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 before = resident()
+{load_and_run}
+print("resident", resident() - before)
+"""
+_LITERT = (
+    "from ai_edge_litert.interpreter import Interpreter",
+    """
 interpreter = Interpreter(sys.argv[1], num_threads=1)
 interpreter.allocate_tensors()
 interpreter.invoke()
-print("resident", resident() - before)
-"""
+""",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,12 +261,13 @@ def benchmark(
     total = len(threads) * (runs + warmup)
     with tqdm(total=total, desc="benchmark", disable=not progress) as bar:
         for count in threads:
-            interpreters = [_loaded(path, count) for path in paths]
+            interpreters = [load(path, count) for path in paths]
             facts = facts or tuple(map(_facts, paths, interpreters))
-            _rounds(interpreters, warmup, None, bar)
-            times = _rounds(interpreters, runs, seconds, bar)
+            invokes = [interpreter.invoke for interpreter in interpreters]
+            take_turns(invokes, warmup, None, bar.update)
+            times = take_turns(invokes, runs, seconds, bar.update)
             timings += [
-                _timing(path, count, own, times[0])
+                timing(path, count, own, times[0])
                 for path, own in zip(paths, times)
             ]
     profiled = ()
@@ -279,13 +287,15 @@ def _profile(path: str, threads: int, runs: int, progress: bool) -> Profile:
         tqdm(total=runs + 2, desc="profile", disable=not progress) as bar,
     ):
         layers, beginnings = profiles.write_beginnings(path, folder)
-        interpreters = [_loaded(file, threads) for file in beginnings]
-        _rounds(interpreters, 2, None, bar)
-        times = _rounds(interpreters, runs, None, bar)
+        interpreters = [load(file, threads) for file in beginnings]
+        invokes = [interpreter.invoke for interpreter in interpreters]
+        take_turns(invokes, 2, None, bar.update)
+        times = take_turns(invokes, runs, None, bar.update)
     return profiles.from_times(path, threads, layers, times)
 
 
-def _loaded(path: str, threads: int) -> Any:
+def load(path: str, threads: int) -> Any:
+    """Returns what `open_interpreter` does, with noise at the inputs."""
     interpreter = open_interpreter(path, threads)
     generator = np.random.default_rng(0)
     for detail in interpreter.get_input_details():
@@ -301,36 +311,57 @@ def _facts(path: str, interpreter: Any) -> FileFacts:
     return FileFacts(
         path=path,
         size=os.path.getsize(path),
-        memory=_memory(path),
+        memory=resident_memory(path),
         ops=found.ops,
         ops_outside=found.outside,
         partitions=found.partitions,
     )
 
 
-def _rounds(
-    interpreters: list, rounds: int, seconds: float | None, bar: Any
+def take_turns(
+    invokes: Sequence[Callable[[], Any]],
+    rounds: int,
+    seconds: float | None = None,
+    progress: Callable[[int], Any] = lambda rounds: None,
 ) -> np.ndarray:
-    """Returns the times in ms, one row for each file, one column a round."""
+    """Times what takes turns, each round starting with another one.
+
+    Args:
+        invokes: each runs one thing once.
+        rounds: how often each is run.
+        seconds: stop after so many, though not before 3 rounds.
+        progress: called with the number of rounds that are done.
+
+    Returns:
+        Milliseconds, a row for each thing and a column for each round.
+    """
     begun = time.perf_counter()
-    times = np.zeros((len(interpreters), rounds))
+    times = np.zeros((len(invokes), rounds))
     for number in range(rounds):
         late = seconds is not None and time.perf_counter() - begun > seconds
         if late and number >= _MIN_ROUNDS:
-            bar.update(rounds - number)
+            progress(rounds - number)
             return times[:, :number]
-        for turn in range(len(interpreters)):
-            i = (number + turn) % len(interpreters)
+        for turn in range(len(invokes)):
+            i = (number + turn) % len(invokes)
             started = time.perf_counter()
-            interpreters[i].invoke()
+            invokes[i]()
             times[i, number] = 1000 * (time.perf_counter() - started)
-        bar.update()
+        progress(1)
     return times
 
 
-def _timing(
+def timing(
     path: str, threads: int, times: np.ndarray, first: np.ndarray
 ) -> Timing:
+    """Returns one row of a report.
+
+    Args:
+        path: the file.
+        threads: CPU threads.
+        times: its row of `take_turns`.
+        first: the row of the file that it is compared with.
+    """
     return Timing(
         path=path,
         threads=threads,
@@ -342,11 +373,27 @@ def _timing(
     )
 
 
-def _memory(path: str) -> int | None:
+def resident_memory(
+    path: str, imports: str = _LITERT[0], load_and_run: str = _LITERT[1]
+) -> int | None:
+    """Returns by how much a fresh process grows when it runs a file once.
+
+    Args:
+        path: the file; the process finds it in `sys.argv[1]`.
+        imports: Python code before memory is looked at.
+        load_and_run: the code that loads the file and runs it.
+
+    Returns:
+        Bytes of resident memory; `None` where the system does not tell.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
     if not os.path.exists("/proc/self/statm"):
         return None
+    script = _MEMORY_SCRIPT.format(imports=imports, load_and_run=load_and_run)
     child = subprocess.run(
-        [sys.executable, "-c", _MEMORY_SCRIPT, path],
+        [sys.executable, "-c", script, path],
         capture_output=True,
         text=True,
         timeout=_CHILD_TIMEOUT,

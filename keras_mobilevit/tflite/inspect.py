@@ -1,6 +1,7 @@
 """What is inside a TFLite file, read from its flatbuffer alone."""
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +75,7 @@ class Inspection(reports.Report):
             ("size", f"{self.size / 1e6:.3f} MB"),
             ("weights", f"{self.weight_bytes / 1e6:.3f} MB"),
             ("operations", len(self.ops)),
+            ("multiply-accumulates", f"{self.macs / 1e6:.1f} M"),
             ("float operations", sum(self.float_ops.values())),
             (
                 "quantized kernels",
@@ -123,6 +125,25 @@ class Inspection(reports.Report):
                 ),
             )
         )
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run, of layers and matrix products."""
+        total = 0
+        for op in self.ops:
+            out = math.prod(op.output_shapes[0]) if op.output_shapes else 0
+            if op.name == "CONV_2D":
+                total += out * math.prod(op.input_shapes[1][1:])
+            elif op.name == "DEPTHWISE_CONV_2D":
+                total += out * math.prod(op.input_shapes[1][1:3])
+            elif op.name == "FULLY_CONNECTED":
+                total += out * op.input_shapes[1][-1]
+            elif op.name == "BATCH_MATMUL":
+                # b products of (m, k) and (k, n), however they are laid.
+                b = math.prod(op.output_shapes[0][:-2])
+                sizes = math.prod(map(math.prod, op.input_shapes)) * out
+                total += math.isqrt(sizes // max(b, 1))
+        return total
 
     def check(self, target: str, compile_it: bool | None = None) -> "Check":
         """Tells which operations a target runs, and why not the others.
