@@ -21,6 +21,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,7 +136,10 @@ def write(build: Callable[[], keras.Model], precision: str, path: Path) -> None:
         data = pictures(*model.input_shape[2:0:-1][:1])
         if model.input_shape[3] != 3:
             data = np.repeat(data[..., :1], model.input_shape[3], -1)
-    tflite.convert(model, path, calibration_data=data, **OPTIONS[precision])
+    with warnings.catch_warnings():
+        # Of few pictures that are all alike: one will do to measure times.
+        warnings.simplefilter("ignore", UserWarning)
+        tflite.convert(model, path, calibration_data=data, **OPTIONS[precision])
 
 
 @functools.lru_cache(1)

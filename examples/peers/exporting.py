@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,13 +35,14 @@ def random_weight(name: str, shape: tuple, fan_in: int) -> np.ndarray:
     """Returns numbers for a weight, none of which a converter can fold away.
 
     Args:
-        name: the weight's name: what is called a variance becomes positive,
+        name: its name, unlike any other: what is called a variance becomes
+            positive,
             a factor of a norm becomes about 1.
         shape: its shape.
         fan_in: how many inputs one of its outputs sums up; 0 for a vector.
     """
-    seed = int.from_bytes(name.encode()[-8:], "little")
-    generator = np.random.default_rng([seed, *shape])
+    # Equal weights would be stored once, and a file that reads less is faster.
+    generator = np.random.default_rng(zlib.crc32(name.encode()))
     if fan_in:
         return generator.normal(0, (1 / fan_in) ** 0.5, shape)
     if "var" in name or "gamma" in name or name.endswith("weight"):
