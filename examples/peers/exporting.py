@@ -36,8 +36,7 @@ def random_weight(name: str, shape: tuple, fan_in: int) -> np.ndarray:
 
     Args:
         name: its name, unlike any other: what is called a variance becomes
-            positive,
-            a factor of a norm becomes about 1.
+            positive, a factor of a norm about 1.
         shape: its shape.
         fan_in: how many inputs one of its outputs sums up; 0 for a vector.
     """
