@@ -1,5 +1,7 @@
 """What is done to the ranges and biases of integer files."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from keras_mobilevit.tflite import bias
 from keras_mobilevit.tflite import clipping
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
+from keras_mobilevit.tflite import writers
 from keras_mobilevit.tflite.interpreter import Runner
 from keras_mobilevit.tflite.origins import layers_of_ops
 
@@ -37,27 +40,29 @@ def files(tiny_model, pictures, tmp_path_factory):
     return paths
 
 
-def test_shifted_biases_are_found(files, pictures, tmp_path):
-    exact, model = (
-        flatbuffer.read_model(files[name].read_bytes())
-        for name in ("float32", "int8")
+def test_shifted_biases_are_found(tiny_saved_model, pictures, tmp_path):
+    writer = writers.IntegerWriter(
+        Path(tiny_saved_model), pictures, "float32", "int8", correct_bias=True
     )
-    wanted = Runner(files["float32"])(pictures)
+    data = writer.write()
+    model = flatbuffer.read_model(data)
     generator = np.random.default_rng(0)
     for index, output in bias._layers(model):
         step = model.subgraphs[0].tensors[output].quantization.scale[0]
         channels = model.subgraphs[0].tensors[output].shape[-1]
         shift = 10 * step * generator.normal(size=channels)
         bias._add_to_bias(model, index, shift)
-    noise = []
-    for _ in range(2):
-        path = tmp_path / f"{len(noise)}.tflite"
-        path.write_bytes(flatbuffer.write_model(model))
-        noise.append(signal_to_noise(wanted, Runner(path)(pictures)))
-        bias.correct_biases(model, exact, pictures)
-    plain = signal_to_noise(wanted, Runner(files["int8"])(pictures))
-    assert noise[0] < plain - 6
-    assert noise[1] > plain - 1
+    shifted = flatbuffer.write_model(model)
+    bias.correct_biases(model, writer.model, pictures)
+    corrected = flatbuffer.write_model(model)
+    results = []
+    for name, written in enumerate((data, shifted, corrected)):
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(written)
+        results.append(Runner(path)(pictures))
+    wanted = results[0]
+    assert signal_to_noise(wanted, results[1]) < 10
+    assert signal_to_noise(wanted, results[2]) > 20
 
 
 def test_a_file_of_floats_has_no_biases_to_correct(files, pictures):
