@@ -52,7 +52,7 @@ flags.DEFINE_multi_float("outliers", [], "factors of the outlying channels")
 flags.DEFINE_multi_integer("seeds", [0], "seeds")
 flags.DEFINE_string("output_dir", "quantization_study", "for all results")
 
-# name: precision, equalized
+# name: precision, whether it is equalised and refined
 FILES = {
     "float32": ("float32", False),
     "float16": ("float16", False),
@@ -224,8 +224,8 @@ def measure(folder, start, seed, dataset, names, model, quantized=None):
     equal, _ = quantization.equalize(model, dataset.calibration)
     rows = []
     for name in names:
-        precision, equalized = FILES[name]
-        source = equal if equalized else model
+        precision, remedied = FILES[name]
+        source = equal if remedied else model
         source = quantized if name.endswith("trained") else source
         path = folder / f"{name.replace(', ', '_')}.tflite"
         ends = (None,)
@@ -237,7 +237,8 @@ def measure(folder, start, seed, dataset, names, model, quantized=None):
                 path,
                 precision=precision,
                 calibration_data=dataset.calibration,
-                equalize=False,
+                equalize=False,  # once for all files, above
+                refine=remedied,
                 input_dtype=dtype,
                 overwrite=True,
             )

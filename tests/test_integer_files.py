@@ -42,7 +42,7 @@ def files(tiny_model, pictures, tmp_path_factory):
 
 def test_shifted_biases_are_found(tiny_saved_model, pictures, tmp_path):
     writer = writers.IntegerWriter(
-        Path(tiny_saved_model), pictures, "float32", "int8", correct_bias=True
+        Path(tiny_saved_model), pictures, "float32", "int8", refine=True
     )
     data = writer.write()
     model = flatbuffer.read_model(data)

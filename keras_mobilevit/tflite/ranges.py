@@ -17,7 +17,7 @@ from keras_mobilevit.tflite import fusions
 def activation_ranges(
     float_file: str | os.PathLike,
     pictures: np.ndarray,
-    bits: int = 8,
+    narrow: bool = False,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Measures the smallest and largest value of every activation of a file.
 
@@ -25,14 +25,15 @@ def activation_ranges(
     of every channel of a kernel.
 
     Minima and maxima over all pictures: the moving average that the
-    quantizer would take clips what is rare. In 8 bits they are narrowed where
-    that lowers the squared error on the pictures, see `clipping`, and what
-    only a SiLU reads counts as far as an int8 gate lets it through.
+    quantizer would take clips what is rare. With `narrow` they are narrowed
+    where that lowers the squared error of 8 bits on the pictures, see
+    `clipping`, and what only a SiLU reads counts as far as an int8 gate lets
+    it through.
 
     Args:
         float_file: a float32 TFLite file.
         pictures: float32 array `(n, height, width, channels)`.
-        bits: of the activations, 8 or 16.
+        narrow: whether ranges are narrowed for 8 bits.
 
     Returns:
         For each tensor name `{"min": ..., "max": ...}`, in the form that
@@ -56,7 +57,7 @@ def activation_ranges(
     source = interpreter.get_input_details()[0]["index"]
     model = flatbuffer.read_model(Path(float_file).read_bytes())
     graph = flatbuffer.nodes(model)
-    gates = fusions.gates(model) if bits == 8 else {}
+    gates = fusions.gates(model) if narrow else {}
     computed = {tensor for node in graph for tensor in node.outputs}
     names = {
         detail["index"]: detail["name"]
@@ -90,7 +91,7 @@ def activation_ranges(
                 f"first seen in {names[tensor]!r}. Check its weights and the "
                 "pictures."
             )
-    if bits == 8:
+    if narrow:
         whole = _sums(graph) | {t for t in names if _is_number(model, t)}
         counts = clipping.Counts(
             {t: bounds[t] for t in names if t not in whole}

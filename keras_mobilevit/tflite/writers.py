@@ -50,8 +50,9 @@ class IntegerWriter:
         input_dtype: `"uint8"`, `"int8"` or `"float32"`, of both ends.
         precision: `"int8"`, `"int8_mixed"` (attention cores and norms stay
             float) or `"int16x8"` (weights of 8 bits, activations of 16).
-        correct_bias: whether layers get the means that they have in float,
-            see `bias`. It needs `pictures`.
+        refine: whether ranges of 8 bits are narrowed, see `ranges`, and layers
+            get the means that they have in float, see `bias`. It needs
+            `pictures`.
         dense_as_conv: whether dense layers on one vector are written as
             convolutions, see `dense`.
 
@@ -65,12 +66,12 @@ class IntegerWriter:
         pictures: np.ndarray | None,
         input_dtype: str,
         precision: str,
-        correct_bias: bool = False,
+        refine: bool = False,
         dense_as_conv: bool = False,
     ):
         self._dense_as_conv = dense_as_conv
         self.input_dtype, self.precision = input_dtype, precision
-        self._pictures = pictures if correct_bias else None
+        self._pictures = pictures if refine else None
         self._float_file = saved_model.with_name("float.tflite")
         data = floating(saved_model, "float32")
         self.model = flatbuffer.read_model(data)
@@ -78,7 +79,7 @@ class IntegerWriter:
         if known is None:
             self._float_file.write_bytes(data)
             known = ranges.activation_ranges(
-                self._float_file, pictures, 16 if precision == "int16x8" else 8
+                self._float_file, pictures, refine and precision != "int16x8"
             )
         else:
             self._float_file.write_bytes(flatbuffer.write_model(self.model))
