@@ -108,11 +108,8 @@ def _train(values, arguments):
     import keras_mobilevit
     from keras_mobilevit import training
 
-    builders = [
-        name
-        for name in keras_mobilevit.__all__
-        if name.startswith("MobileViT_")
-    ]
+    families = ("MobileViT_", "MobileViTV2_")
+    builders = [n for n in keras_mobilevit.__all__ if n.startswith(families)]
     if values.model not in builders:
         raise UsageError(
             f"--model must be one of {builders}. Received: {values.model!r}"
