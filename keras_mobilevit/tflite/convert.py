@@ -4,6 +4,7 @@ import dataclasses
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ from keras_mobilevit import files
 from keras_mobilevit import quantization
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import flatbuffer
-from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite import metadata as tflite_metadata
 from keras_mobilevit.tflite import rewrites
 from keras_mobilevit.tflite import writers
 from keras_mobilevit.tflite.budget import Budget
 from keras_mobilevit.tflite.budget import check_budget
 from keras_mobilevit.tflite.budget import write_within
-from keras_mobilevit.tflite.inspect import Inspection
 from keras_mobilevit.tflite.inspect import inspect
+from keras_mobilevit.tflite.promises import INTEGER
+from keras_mobilevit.tflite.promises import SIMPLIFIED
+from keras_mobilevit.tflite.promises import TRAINED
+from keras_mobilevit.tflite.promises import check_promises
 from keras_mobilevit.tflite.sources import load_model
 from keras_mobilevit.tflite.sources import on_the_map
+from keras_mobilevit.tflite.sources import pixel_scale
 from keras_mobilevit.tflite.sources import with_static_input
 from keras_mobilevit.tflite.split import maps_wholly
 from keras_mobilevit.tflite.split import part_paths
@@ -31,20 +36,7 @@ from keras_mobilevit.tflite.split import split as split_file
 from keras_mobilevit.tflite.targets import PRECISIONS
 from keras_mobilevit.tflite.targets import TARGETS
 
-#: Precisions whose activations are integers: they need calibration.
-INTEGER = ("int8", "int8_mixed", "int16x8")
-#: Those that a quantization-aware model can be written with.
-TRAINED = ("int8", "int8_mixed")
-#: Those whose files hold the norms in float, operation by operation.
-SIMPLIFIED = ("float32", "float16", "dynamic_int8", "int8_mixed")
 INPUT_DTYPES = ("uint8", "int8", "float32")
-#: The newest runtime that the Edge TPU compiler and old phones understand.
-MAX_RUNTIME = (2, 5, 0)
-MAX_RANK = 4
-
-
-class ConversionError(RuntimeError):
-    """A written file does not keep what its precision promises."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +105,7 @@ def convert(
     input_dtype: str | None = None,
     input_shape: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
     max_drop: float | None = None,
     min_sqnr: float | None = None,
     validation_data: Any = None,
@@ -154,6 +147,10 @@ def convert(
         input_shape: `(height, width)` for a model that takes any size, or
             for another size than the model's own.
         labels: the names of the classes, stored in the file.
+        metadata: what the file's TFLite metadata say besides the types and
+            the scaling of its pixels: texts for some of `"name"` (that of the
+            model by default), `"description"`, `"version"`, `"author"` and
+            `"license"`.
         max_drop: for a classifier in `"int8"` or `"int8_mixed"`: how many
             points (0..100) of top-1 the file may lose against the float
             model. The fewest layers that this asks for stay in float; which,
@@ -190,6 +187,7 @@ def convert(
             f"graph. Received: target={target!r}"
         )
     check_budget(max_drop, min_sqnr, validation_data, precision)
+    texts = tflite_metadata.check_texts(metadata)
     parts = part_paths(path) if split else ()
     for file in (path, *parts):
         files.check_writable(file, overwrite)
@@ -214,7 +212,8 @@ def convert(
             f"min_sqnr={min_sqnr!r} and {len(model.outputs)} outputs"
         )
     if labels is not None:
-        labels = metadata.check_labels(labels, model.outputs[0].shape[-1])
+        classes = model.outputs[0].shape[-1]
+        labels = tflite_metadata.check_labels(labels, classes)
     pictures, reference, rounding = None, model, None
     if quantization.is_quantized(model):
         if precision not in TRAINED:
@@ -230,6 +229,7 @@ def convert(
         pictures = quantization.model_pictures(model, calibration_data)
         if equalize:
             model, _ = quantization.equalize(model, pictures)
+    scale = pixel_scale(reference, pictures)
     if rounding is None and precision in SIMPLIFIED:
         model = rewrites.simplify(
             model,
@@ -267,8 +267,16 @@ def convert(
                 )
         else:
             data = writers.floating(saved_model, precision)
-    if labels is not None:
-        data = metadata.append_labels(data, labels)
+    description = tflite_metadata.Description(
+        **{
+            "name": reference.name,
+            "description": f"{precision}, written by keras_mobilevit",
+            **texts,
+        },
+        mean=(0.0,) if scale else (),
+        std=(scale,) if scale else (),
+    )
+    data = tflite_metadata.describe(data, description, labels)
     with files.atomic_path(path, overwrite) as temporary:
         temporary.write_bytes(data)
         inspection = inspect(temporary)
@@ -293,61 +301,6 @@ def convert(
         parts=tuple(map(str, parts)),
         budget=budget,
     )
-
-
-def check_promises(
-    inspection: Inspection,
-    precision: str,
-    input_dtype: str,
-    is_whole: bool = True,
-) -> None:
-    """Raises `ConversionError` unless a file is what was asked for.
-
-    Args:
-        inspection: what is in the file.
-        precision: one of `PRECISIONS`.
-        input_dtype: the type that inputs and outputs should have.
-        is_whole: whether all layers should have this precision.
-    """
-    broken = []
-    if inspection.dynamic_tensors:
-        broken.append(
-            f"{len(inspection.dynamic_tensors)} tensors have a dynamic size"
-        )
-    if inspection.max_rank > MAX_RANK:
-        broken.append(
-            f"a tensor has {inspection.max_rank} axes, not {MAX_RANK}"
-        )
-    custom = sorted(op.name for op in inspection.ops if op.is_custom)
-    if custom:
-        broken.append(f"custom operations: {', '.join(custom)}")
-    for tensor in (*inspection.inputs, *inspection.outputs):
-        if tensor.dtype != input_dtype:
-            broken.append(f"{tensor.name} is {tensor.dtype}, not {input_dtype}")
-    if not inspection.signatures:
-        broken.append("there is no signature")
-    is_int8 = is_whole and precision == "int8"
-    if is_int8 and inspection.float_ops:
-        broken.append(f"float operations: {inspection.float_ops}")
-    runtime = inspection.min_runtime_version or (float("inf"),)
-    if is_int8 and runtime > MAX_RUNTIME:
-        broken.append(f"it needs TFLite {inspection.min_runtime}")
-    if is_whole and precision in INTEGER:
-        dtype = "int16" if precision == "int16x8" else "int8"
-        weighted = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-        late = [
-            op.name
-            for op in inspection.ops
-            if op.name in weighted and op.output_dtypes[0] != dtype
-        ]
-        if late:
-            broken.append(f"{len(late)} layers with weights are not {dtype}")
-    if broken:
-        raise ConversionError(
-            f"The {precision} file does not keep its promise: "
-            f"{'; '.join(broken)}. A layer of the model has no form that the "
-            "converter can write so; `precision='float32'` writes it as it is."
-        )
 
 
 def _resolve(target, precision, input_dtype):

@@ -47,6 +47,7 @@ class Inspection(reports.Report):
             time.
         weight_bytes: bytes of all constants.
         metadata: names of the metadata entries.
+        about: what the TFLite metadata say, or `None` without any.
         labels: the class names that the file carries, or `()`.
     """
 
@@ -66,6 +67,7 @@ class Inspection(reports.Report):
     dynamic_tensors: tuple[str, ...]
     weight_bytes: int
     metadata: tuple[str, ...]
+    about: metadata.Description | None
     labels: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -89,6 +91,12 @@ class Inspection(reports.Report):
             ("metadata", ", ".join(self.metadata) or None),
             ("labels", f"{len(self.labels)}: {labels}" if labels else None),
         ]
+        if self.about is not None:
+            for field, value in dataclasses.asdict(self.about).items():
+                if isinstance(value, tuple):
+                    value = ", ".join(f"{number:g}" for number in value)
+                if value:
+                    facts.append((f"metadata {field}", value))
         for signature in self.signatures:
             ends = map(", ".join, (signature.inputs, signature.outputs))
             facts.append((f"signature {signature.key}", " -> ".join(ends)))

@@ -1,11 +1,28 @@
-"""What a file says of itself: for now its labels."""
+"""What a file says of itself: TFLite metadata and the label file.
 
+MediaPipe Tasks and Android Studio read a second flatbuffer inside the file,
+`TFLITE_METADATA`, of the public schema `metadata_schema.fbs` (tflite-support,
+version 1.0 of its fields). The only maintained package that writes it is
+MediaPipe, hundreds of megabytes and more dependencies than this one has; the
+few tables needed are written here with the `flatbuffers` runtime, by the
+numbers of their fields in that schema.
+"""
+
+import dataclasses
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from keras_mobilevit.tflite import flatbuffer
+
+ENTRY = b"TFLITE_METADATA"
+IDENTIFIER = b"M001"
+#: The fields of `convert(metadata=...)`.
+TEXTS = ("name", "description", "version", "author", "license")
 LABELS_FILE = "labels.txt"
 MAX_LABEL_BYTES = 1 << 20
 
@@ -39,6 +56,243 @@ def check_labels(labels: Sequence[str], classes: int) -> tuple[str, ...]:
                 f"Received: {label!r}"
             )
     return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The metadata of a file with one picture as input.
+
+    Attributes:
+        name: of the model.
+        description: what it is.
+        version: of the model.
+        author: who made it.
+        license: what it may be used under.
+        mean: what is subtracted from each pixel, 0..255, first.
+        std: what it is divided by then. `()` for both: not known.
+    """
+
+    name: str = ""
+    description: str = ""
+    version: str = ""
+    author: str = ""
+    license: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def check_texts(texts: Mapping[str, str] | None) -> dict[str, str]:
+    """Returns the texts of a description, or raises if they are wrong.
+
+    Raises:
+        ValueError: another key than `TEXTS`, or a value that is no text.
+    """
+    if texts is None:
+        return {}
+    if not isinstance(texts, Mapping) or not set(texts) <= set(TEXTS):
+        raise ValueError(
+            f"`metadata` must be a dictionary with keys out of {TEXTS}. "
+            f"Received: metadata={texts!r}"
+        )
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise ValueError(
+                f"`metadata[{key!r}]` must be a string. Received: {value!r}"
+            )
+    return dict(texts)
+
+
+def describe(
+    data: bytes, description: Description, labels: Sequence[str] | None = None
+) -> bytes:
+    """Writes metadata, and a label file, into a TFLite file.
+
+    Args:
+        data: a file with one picture as input and no label file.
+        description: what the metadata say.
+        labels: one line of text for each class of the one output.
+
+    Returns:
+        The bytes of the file that describes itself.
+    """
+    model = flatbuffer.read_model(data)
+    schema = flatbuffer.schema()
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = _write(description, model.subgraphs[0], bool(labels))
+    entry.name, entry.buffer = ENTRY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    data = flatbuffer.write_model(model)
+    return append_labels(data, labels) if labels else data
+
+
+def read_description(content: bytes) -> Description:
+    """Reads what `describe` has written, or another writer of the schema.
+
+    Args:
+        content: the `TFLITE_METADATA` of a file.
+    """
+    from flatbuffers import encode
+    from flatbuffers import packer
+    from flatbuffers import table
+
+    content = bytes(content)
+    root = encode.Get(packer.uoffset, content, 0)
+    model = _Reader(table.Table(content, root))
+    texts = dict(zip(TEXTS, (model.text(f) for f in (0, 1, 2, 4, 5))))
+    mean = std = ()
+    for graph in model.tables(3)[:1]:
+        for tensor in graph.tables(2)[:1]:
+            for unit in tensor.tables(4):
+                if unit.byte(0) == _NORMALIZATION:
+                    mean, std = unit.table(1).floats(0), unit.table(1).floats(1)
+    return Description(**texts, mean=mean, std=std)
+
+
+# Numbers of the unions and enumerations of the schema.
+_FEATURE, _IMAGE, _RGB = 1, 2, 1
+_NORMALIZATION = 1
+_AXIS_LABELS = 2
+# No table of interest has more entries; damaged files may claim millions.
+_MAX_ENTRIES = 64
+
+
+def _write(description, graph, labelled):
+    """Returns the bytes of a `ModelMetadata`."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    write = _Writer(builder)
+    image = write.table({0: (_RGB,)})
+    content = write.table({0: (_IMAGE,), 1: image})
+    fields = {
+        0: write.text("image"),
+        1: write.text("One picture, RGB."),
+        3: content,
+    }
+    if description.std:
+        mean, std = (
+            write.floats(v) for v in (description.mean, description.std)
+        )
+        options = write.table({0: mean, 1: std})
+        unit = write.table({0: (_NORMALIZATION,), 1: options})
+        high, low = (
+            write.floats(
+                [
+                    (end - mean) / std
+                    for mean, std in zip(description.mean, description.std)
+                ]
+            )
+            for end in (255.0, 0.0)
+        )
+        fields[4] = write.tables([unit])
+        fields[5] = write.table({0: high, 1: low})
+    inputs = [write.table(fields)]
+    outputs = []
+    for tensor in graph.outputs:
+        name = graph.tensors[tensor].name.decode("utf-8", "replace")
+        content = write.table({0: (_FEATURE,), 1: write.table({})})
+        fields = {0: write.text("scores" if labelled else name), 3: content}
+        if labelled:
+            file = {
+                0: write.text(LABELS_FILE),
+                1: write.text("The classes, in the order of the scores."),
+                2: (_AXIS_LABELS,),
+            }
+            fields[6] = write.tables([write.table(file)])
+        outputs.append(write.table(fields))
+    subgraph = write.table({2: write.tables(inputs), 3: write.tables(outputs)})
+    texts = zip((0, 1, 2, 4, 5), dataclasses.astuple(description))
+    fields = {field: write.text(text) for field, text in texts if text}
+    fields[3] = write.tables([subgraph])
+    fields[7] = write.text("1.0.0")
+    builder.Finish(write.table(fields), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Writer:
+    """Flatbuffer tables by the numbers of their fields."""
+
+    def __init__(self, builder):
+        self._builder = builder
+
+    def text(self, value):
+        return self._builder.CreateString(value)
+
+    def floats(self, values):
+        self._builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self._builder.PrependFloat32(value)
+        return self._builder.EndVector()
+
+    def tables(self, offsets):
+        self._builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            self._builder.PrependUOffsetTRelative(offset)
+        return self._builder.EndVector()
+
+    def table(self, fields):
+        """Writes a table: of each field an offset, or `(byte,)`."""
+        self._builder.StartObject(max(fields, default=-1) + 1)
+        for field, value in fields.items():
+            if isinstance(value, tuple):
+                self._builder.PrependInt8Slot(field, *value, 0)
+            else:
+                self._builder.PrependUOffsetTRelativeSlot(field, value, 0)
+        return self._builder.EndObject()
+
+
+class _Reader:
+    """A flatbuffer table by the numbers of its fields."""
+
+    def __init__(self, table: Any):
+        self._table = table
+
+    def _place(self, field):
+        """Where the field is; 0 if it is not there."""
+        return self._table.Offset(4 + 2 * field)
+
+    def text(self, field):
+        place = self._place(field)
+        if not place:
+            return ""
+        text = self._table.String(self._table.Pos + place)
+        return bytes(text).decode("utf-8", "replace")
+
+    def byte(self, field):
+        place = self._place(field)
+        return self._table.Bytes[self._table.Pos + place] if place else 0
+
+    def floats(self, field):
+        from flatbuffers import number_types
+
+        place = self._place(field)
+        if not place:
+            return ()
+        start, count = self._table.Vector(place), self._table.VectorLen(place)
+        return tuple(
+            self._table.Get(number_types.Float32Flags, start + 4 * i)
+            for i in range(min(count, _MAX_ENTRIES))
+        )
+
+    def table(self, field):
+        place = self._table.Pos + self._place(field)
+        return self._at(self._table.Indirect(place))
+
+    def tables(self, field):
+        place = self._place(field)
+        if not place:
+            return []
+        start, count = self._table.Vector(place), self._table.VectorLen(place)
+        return [
+            self._at(self._table.Indirect(start + 4 * i))
+            for i in range(min(count, _MAX_ENTRIES))
+        ]
+
+    def _at(self, position):
+        from flatbuffers import table
+
+        return _Reader(table.Table(self._table.Bytes, position))
 
 
 def append_labels(data: bytes, labels: Sequence[str]) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_mobilevit.layers import MobileViTV2Block
 from keras_mobilevit.quantization import graph
@@ -97,3 +98,25 @@ def on_the_map(model: keras.Model) -> keras.Model:
                 node["config"]["unfolds"] = False
 
     return graph.copy_with(model, set_flag)
+
+
+def pixel_scale(
+    model: keras.Model, pictures: np.ndarray | None = None
+) -> float | None:
+    """Returns what a model wants its pixels, 0..255, to be divided by.
+
+    Args:
+        model: a model with one picture as input.
+        pictures: some that it takes, float.
+
+    Returns:
+        1.0 if it scales them itself, or `pictures` have such values; 255.0
+        if they go to 1; `None` if nothing tells.
+    """
+    scalings = (keras.layers.Rescaling, keras.layers.Normalization)
+    if any(list(graph.find(model, scaling)) for scaling in scalings):
+        return 1.0
+    if pictures is None:
+        return None
+    low, high = float(np.min(pictures)), float(np.max(pictures))
+    return 1.0 if high > 2.0 else 255.0 if 0.0 <= low else None

@@ -10,8 +10,8 @@ import keras
 from keras_mobilevit import files
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import metadata
-from keras_mobilevit.tflite.convert import ConversionError
 from keras_mobilevit.tflite.inspect import inspect
+from keras_mobilevit.tflite.promises import ConversionError
 from keras_mobilevit.tflite.sources import load_model
 from keras_mobilevit.tflite.sources import with_static_input
 
