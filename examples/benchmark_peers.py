@@ -49,11 +49,15 @@ from keras_mobilevit.tflite.benchmark import timing
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("files", "peer_files", "folder of all files")
-flags.DEFINE_string("environments", None, "what make.sh made; none: no export")
+flags.DEFINE_string("environments", None, "what make.sh made; none: only ours")
 flags.DEFINE_multi_string("only", [], "names of files must hold one of these")
+flags.DEFINE_bool("write", True, "write the files that are not there yet")
 flags.DEFINE_bool("measure", True, "time the files, not only write them")
 flags.DEFINE_multi_integer("threads", [1, 2], "numbers of CPU threads")
 flags.DEFINE_integer("runs", 50, "rounds to time")
+flags.DEFINE_float(
+    "seconds", None, "stop timing then, for each number of threads"
+)
 flags.DEFINE_string("json", None, "file for the result")
 flags.DEFINE_string("plot", None, "PNG file for the result")
 flags.DEFINE_string("markdown", None, "page to write the table into")
@@ -84,13 +88,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     folder = Path(FLAGS.files)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, write in own_files().items():
-        if wanted(name) and not (folder / name).exists():
-            write(folder / name)
-            print(name, flush=True)
-    missing = {}
-    if FLAGS.environments is not None:
-        missing.update(export(Path(FLAGS.environments), folder))
+    missing = write_files(folder) if FLAGS.write else {}
     for reason in sorted(folder.glob("*.missing")):
         if wanted(reason.stem):
             missing[reason.stem] = reason.read_text()
@@ -105,6 +103,17 @@ def main(argv):
         result.plot(FLAGS.plot, True)
     if FLAGS.markdown:
         result.write_into(FLAGS.markdown)
+
+
+def write_files(folder: Path) -> dict[str, str]:
+    """Writes what is not there; returns the environments that are missing."""
+    for name, write in own_files().items():
+        if wanted(name) and not (folder / name).exists():
+            write(folder / name)
+            print(name, flush=True)
+    if FLAGS.environments is None:
+        return {}
+    return export(Path(FLAGS.environments), folder)
 
 
 def wanted(name: str) -> bool:
@@ -214,7 +223,7 @@ def measure(folder: Path, missing: dict[str, str]) -> Comparison:
     for threads in FLAGS.threads:
         invokes = [opened(path, threads) for path in usable]
         take_turns(invokes, 5)
-        times = take_turns(invokes, FLAGS.runs)
+        times = take_turns(invokes, FLAGS.runs, FLAGS.seconds)
         for path, own in zip(usable, times):
             row = timing(path.name, threads, own, times[0])
             timings.setdefault(path, []).append(row)

@@ -113,16 +113,33 @@ class Comparison(reports.Report):
         return None
 
     def __str__(self) -> str:
-        parts = [self.machine, self._files(), self._ratios()]
-        if self.missing:
-            parts.append(reports.table(("missing", "reason"), self._reasons()))
-        return "\n\n".join(parts)
+        return "\n\n".join(
+            (
+                *(self.machine, self._peaks(), self._files(), self._ratios()),
+                *self._missing(),
+            )
+        )
 
-    def _reasons(self):
-        return [
-            (name, " ".join(reason.split())[:90])
+    def _peaks(self):
+        """What the processor can do at most, as far as this run shows."""
+        peaks = [
+            f"{row.precision} {self.peak(row, n) / 1e6:.0f}"
+            + f" with {n} thread{'s' * (n > 1)}"
+            for row in self.rows
+            if row.model == PEAK
+            for n in self.threads
+        ]
+        return (
+            "Large products in the same run, 10^9 multiply-accumulates a "
+            f"second: {', '.join(peaks) or 'not measured'}."
+        )
+
+    def _missing(self):
+        lines = [
+            (name, " ".join(reason.replace("|", "/").split())[:90])
             for name, reason in self.missing.items()
         ]
+        return [reports.table(("missing", "reason"), lines)] * bool(lines)
 
     def _files(self):
         heads = [f"ms, {n} thread{'s' * (n > 1)}" for n in self.threads]
@@ -193,14 +210,26 @@ class Comparison(reports.Report):
 
     def markdown(self) -> str:
         """Returns the tables of a page."""
+        one = self.yardstick()
+        threads = self.threads[0]
         return "\n\n".join(
             (
                 self._networks(),
-                f"{self.machine}, {self.threads[0]} thread, milliseconds:",
+                f"Time of a picture, {threads} thread{'s' * (threads > 1)} on "
+                f"{self.machine}; 1.00 is the {one.precision} file of "
+                f"{CARDS[one.model].name} ({one.exporter}), "
+                f"{one.median(threads):.2f} ms. {self._peaks()}",
                 self._latencies(),
+                "Our files against the fastest of the others:",
                 self._ratios(),
+                *self._missing(),
             )
         )
+
+    def yardstick(self) -> Row:
+        """Returns what times are given in: MobileNetV2, as in the papers."""
+        networks = [row for row in self.rows if row.model in CARDS]
+        return (*self.peers("mobilenet_v2", False), *networks)[0]
 
     def _networks(self):
         """What does not depend on the machine, one line a network."""
@@ -274,7 +303,8 @@ class Comparison(reports.Report):
         )
 
     def _time(self, row):
-        return row and f"{row.median(self.threads[0]):.2f}"
+        one = self.yardstick().median(self.threads[0])
+        return row and f"{row.median(self.threads[0]) / one:.2f}"
 
     def write_into(self, page: str | os.PathLike) -> None:
         """Puts `markdown()` between the marks of a page.
@@ -307,8 +337,10 @@ class Comparison(reports.Report):
         kinds = {
             "ours, float32": lambda m: self.own(m, "float32"),
             "ours, int8_mixed": lambda m: self.own(m, "int8_mixed"),
-            "others, float32": lambda m: self.best(self.peers(m, False)),
-            "others, int8": lambda m: self.best(self.peers(m, True)),
+            "others, float32": lambda m: self.best(
+                self.peers(m, False), threads
+            ),
+            "others, int8": lambda m: self.best(self.peers(m, True), threads),
         }
         for (label, choose), marker in zip(kinds.items(), "oD^v"):
             points = [
