@@ -135,21 +135,19 @@ def timm_int8_static(name, path):
     from ai_edge_quantizer import quantizer
     from ai_edge_quantizer import recipe
 
-    float_file = path.with_name(f"{path.stem}.float.tflite")
-    try:
-        timm_float32(name, float_file)
-        maker = quantizer.Quantizer(str(float_file), recipe.static_wi8_ai8())
-        ranges = maker.calibrate(
-            {
-                "serving_default": [
-                    {"args_0": picture[np.newaxis]}
-                    for picture in pictures(SIZES[name], 1.0)
-                ]
-            }
-        )
-        maker.quantize(ranges).export_model(str(path), overwrite=True)
-    finally:
-        float_file.unlink(missing_ok=True)
+    float_file = path.with_name(f"{name}.timm.float32.tflite")
+    if not float_file.exists():
+        raise FileNotFoundError(f"it is made of {float_file.name}")
+    maker = quantizer.Quantizer(str(float_file), recipe.static_wi8_ai8())
+    ranges = maker.calibrate(
+        {
+            "serving_default": [
+                {"args_0": picture[np.newaxis]}
+                for picture in pictures(SIZES[name], 1.0)
+            ]
+        }
+    )
+    maker.quantize(ranges).export_model(str(path), overwrite=True)
 
 
 def onnx_float32(name, path):
