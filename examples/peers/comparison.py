@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 
 from peers.cards import CARDS
+from peers.cards import Card
 
 from keras_mobilevit import files
 from keras_mobilevit import reports
@@ -69,6 +70,11 @@ class Comparison(reports.Report):
     threads: tuple[int, ...]
     rows: tuple[Row, ...]
     missing: dict[str, str]
+
+    def cards(self) -> dict[str, Card]:
+        """Returns the networks of which there is a file."""
+        present = {row.model for row in self.rows}
+        return {name: CARDS[name] for name in CARDS if name in present}
 
     def peak(self, row: Row, threads: int) -> float | None:
         """Multiply-accumulates a ms of large products in a file's precision."""
@@ -197,7 +203,8 @@ class Comparison(reports.Report):
             ),
             [
                 (
-                    *(model, precision, threads, f"{exporter} {other}"),
+                    *(CARDS[model].name, precision, threads),
+                    f"{exporter} {other}",
                     *(f"{time:.2f}", f"{memory:.2f}"),
                 )
                 for (
@@ -234,7 +241,7 @@ class Comparison(reports.Report):
     def _networks(self):
         """What does not depend on the machine, one line a network."""
         lines = []
-        for model, card in CARDS.items():
+        for model, card in self.cards().items():
             floating = self.own(model, "float32")
             integer = self.own(model, "int8_edgetpu")
             if not floating:
@@ -269,7 +276,7 @@ class Comparison(reports.Report):
 
     def _latencies(self):
         lines = []
-        for model, card in CARDS.items():
+        for model, card in self.cards().items():
             own = [
                 self.own(model, precision)
                 for precision in ("float32", "float16", "int8_mixed", "int8")
@@ -342,26 +349,32 @@ class Comparison(reports.Report):
             ),
             "others, int8": lambda m: self.best(self.peers(m, True), threads),
         }
+        spans = {}
         for (label, choose), marker in zip(kinds.items(), "oD^v"):
-            points = [
-                (row.median(threads), CARDS[model].top1, CARDS[model].name)
-                for model in CARDS
-                if (row := choose(model))
-            ]
-            if not points:
-                continue
-            times, tops, names = zip(*points)
+            rows = [row for row in map(choose, CARDS) if row]
+            times = [row.median(threads) for row in rows]
+            tops = [CARDS[row.model].top1 for row in rows]
             axes.scatter(times, tops, marker=marker, label=label)
-            for time, top, name in points:
-                axes.annotate(
-                    name,
-                    (time, top),
-                    xytext=(4, 4),
-                    textcoords="offset points",
-                    fontsize=7,
-                )
-        axes.set_xscale("log")
-        axes.set_xlabel(f"milliseconds for a picture, {threads} thread")
+            for row, time in zip(rows, times):
+                spans.setdefault(row.model, []).append(time)
+        for model, times in spans.items():
+            card = CARDS[model]
+            ends = (min(times), max(times))
+            axes.plot(ends, [card.top1] * 2, "lightgrey", zorder=0)
+            axes.annotate(
+                f"{card.name}  ",
+                (ends[0], card.top1),
+                fontsize=8,
+                horizontalalignment="right",
+                verticalalignment="center",
+            )
+        axes.margins(x=0.2)
+        axes.set_xscale("log", subs=(2, 3, 5))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel(
+            f"milliseconds for a picture, {threads} thread{'s' * (threads > 1)}"
+        )
         axes.set_ylabel("ImageNet-1k top-1 %, as published")
         axes.legend()
         with files.atomic_path(path, overwrite) as temporary:
