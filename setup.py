@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent
 VERSION = {}
 exec((ROOT / "keras_mobilevit" / "version.py").read_text(), VERSION)
 
-TEST = ["pytest>=8", "ruff>=0.8", "build>=1.2"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "build>=1.2"]
 
 
 class BuildWithPage(build_py):

@@ -71,7 +71,8 @@ def _side(path, shape):
 
 def _read_labels(path):
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        # Some editors put a mark in front, which is no part of a name.
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             "The labels must be a text file in UTF-8 with a class a line. "

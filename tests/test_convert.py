@@ -13,6 +13,7 @@ import keras_mobilevit
 from keras_mobilevit import tflite
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
+from keras_mobilevit.tflite import sources
 from keras_mobilevit.tflite.interpreter import Runner
 from keras_mobilevit.tflite.targets import PRECISIONS
 from keras_mobilevit.tflite.targets import TARGETS
@@ -198,11 +199,42 @@ def test_labels(convert, tiny_pictures, tmp_path):
 
 @pytest.mark.parametrize(
     "labels",
-    [["a"] * 6, "abcdefg", ["a"] * 6 + ["b\nc"], ["a"] * 6 + [""], [1] * 7],
+    [
+        ["a"] * 6,
+        "abcdefg",
+        ["a"] * 6 + ["b\nc"],
+        ["a"] * 6 + ["b\n"],
+        ["a"] * 6 + [""],
+        ["a"] * 6 + [" "],
+        [1] * 7,
+    ],
 )
 def test_bad_labels(convert, labels, tmp_path):
     with pytest.raises(ValueError, match="`labels`.*Received"):
         convert(tmp_path / "a.tflite", labels=labels)
+
+
+def test_metadata(convert, tiny_model, tmp_path):
+    path = tmp_path / "a.tflite"
+    convert(path, labels=list("abcdefg"), metadata={"author": "A. Author"})
+    about = tflite.inspect(path).about
+    assert (about.name, about.author) == (tiny_model.name, "A. Author")
+    assert (about.mean, about.std) == ((0.0,), (1.0,))
+    assert "A. Author" in str(tflite.inspect(path))
+
+
+@pytest.mark.parametrize("texts", ["me", {"writer": "me"}, {"author": 1}])
+def test_bad_metadata(convert, texts, tmp_path):
+    with pytest.raises(ValueError, match="`metadata.*Received"):
+        convert(tmp_path / "a.tflite", metadata=texts)
+
+
+def test_pixel_scale(tiny_model):
+    plain = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    assert sources.pixel_scale(tiny_model) == 1.0
+    assert sources.pixel_scale(plain) is None
+    assert sources.pixel_scale(plain, np.full((1, 8, 8, 3), 0.5)) == 255.0
+    assert sources.pixel_scale(plain, np.full((1, 8, 8, 3), 90.0)) == 1.0
 
 
 def test_label_archives_are_bounded(tmp_path):
@@ -463,13 +495,12 @@ def test_odd_maps(tmp_path):
         weights=None, input_shape=(224, 224, 3)
     )
     pictures = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3))
-    for precision in ("int8", "int8_mixed"):
-        with pytest.warns(UserWarning, match="holds only"):
-            report = tflite.convert(
-                model,
-                tmp_path / precision,
-                precision=precision,
-                calibration_data=pictures,
-            )
-        names = tflite.inspect(report.path).op_counts
-        assert names["RESIZE_BILINEAR"] == 2
+    with pytest.warns(UserWarning, match="holds only"):
+        report = tflite.convert(
+            model,
+            tmp_path / "model.tflite",
+            precision="int8",
+            calibration_data=pictures,
+        )
+    names = tflite.inspect(report.path).op_counts
+    assert names["RESIZE_BILINEAR"] == 2

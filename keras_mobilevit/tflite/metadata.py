@@ -1,11 +1,11 @@
 """What a file says of itself: TFLite metadata and the label file.
 
 MediaPipe Tasks and Android Studio read a second flatbuffer inside the file,
-`TFLITE_METADATA`, of the public schema `metadata_schema.fbs` (tflite-support,
-version 1.0 of its fields). The only maintained package that writes it is
-MediaPipe, hundreds of megabytes and more dependencies than this one has; the
-few tables needed are written here with the `flatbuffers` runtime, by the
-numbers of their fields in that schema.
+`TFLITE_METADATA`, of the public schema of tflite-support
+(`tensorflow_lite_support/metadata/metadata_schema.fbs`, fields of 1.0.0). The
+only maintained package that writes it is MediaPipe, hundreds of megabytes and
+more dependencies than this one has; the few tables needed are written here
+with the `flatbuffers` runtime, by the numbers of their fields in that schema.
 """
 
 import dataclasses
@@ -50,7 +50,8 @@ def check_labels(labels: Sequence[str], classes: int) -> tuple[str, ...]:
             f"of the model. Received: {len(labels)} labels"
         )
     for label in labels:
-        if not isinstance(label, str) or len(label.splitlines()) != 1:
+        is_line = isinstance(label, str) and label.splitlines() == [label]
+        if not is_line or not label.strip():
             raise ValueError(
                 "Each of the `labels` must be one non-empty line of text. "
                 f"Received: {label!r}"

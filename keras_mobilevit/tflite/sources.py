@@ -110,13 +110,13 @@ def pixel_scale(
         pictures: some that it takes, float.
 
     Returns:
-        1.0 if it scales them itself, or `pictures` have such values; 255.0
-        if they go to 1; `None` if nothing tells.
+        1.0 if `pictures` have such values or, without any, a layer scales
+        them; 255.0 if they go to 1; `None` if nothing tells.
     """
+    if pictures is not None:
+        low, high = float(np.min(pictures)), float(np.max(pictures))
+        return 1.0 if high > 2.0 else 255.0 if 0.0 <= low else None
     scalings = (keras.layers.Rescaling, keras.layers.Normalization)
     if any(list(graph.find(model, scaling)) for scaling in scalings):
         return 1.0
-    if pictures is None:
-        return None
-    low, high = float(np.min(pictures)), float(np.max(pictures))
-    return 1.0 if high > 2.0 else 255.0 if 0.0 <= low else None
+    return None
