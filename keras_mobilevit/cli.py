@@ -197,7 +197,8 @@ def _convert(values, arguments):
         shape = (*size, 3) if size else shape
         dataset = _load_data(values, _side(source, shape))
         pictures = dataset.calibration
-        if values.max_drop is not None or values.min_sqnr is not None:
+        wanted = (values.max_drop, values.min_sqnr, values.model_card)
+        if any(value is not None for value in wanted):
             _check_classes(source, labels, dataset)
             validation = dataset.val
     return tflite.convert(
@@ -213,6 +214,7 @@ def _convert(values, arguments):
         min_sqnr=values.min_sqnr,
         validation_data=validation,
         split=values.split,
+        model_card=values.model_card,
         overwrite=values.overwrite,
     )
 
@@ -220,14 +222,14 @@ def _convert(values, arguments):
 def _convert_sizes(values, source, path, labels):
     from keras_mobilevit import tflite
 
-    unfit = ("image_size", "max_drop", "min_sqnr", "split")
+    unfit = ("image_size", "max_drop", "min_sqnr", "split", "model_card")
     unfit = [name for name in unfit if getattr(values, name)]
     sizes = values.sizes.split(",")
     if unfit or not all(size.strip().isdigit() for size in sizes):
         raise UsageError(
             "--sizes takes sides in pixels with commas between, such as "
-            "160,192,224, without --image_size, --max_drop, --min_sqnr and "
-            "--split. "
+            "160,192,224, without --image_size, --max_drop, --min_sqnr, "
+            "--split and --model_card. "
             f"Received: --sizes {values.sizes}{' --'.join(['', *unfit])}"
         )
 

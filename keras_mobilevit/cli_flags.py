@@ -62,6 +62,7 @@ CONVERT = {
     ),
     "min_sqnr": (float, "the same by signal to noise: dB against the model"),
     "split": (False, "also write the part that an Edge TPU runs, and the rest"),
+    "model_card": (str, "Markdown file that says what the file is; measured"),
     **OUTPUT,
 }
 INSPECT = {"target": (str, "cpu, gpu, edgetpu, ...: what it runs"), **JSON}

@@ -229,6 +229,34 @@ def test_bad_metadata(convert, texts, tmp_path):
         convert(tmp_path / "a.tflite", metadata=texts)
 
 
+def test_model_card(convert, tiny_pictures, tmp_path):
+    path, card = tmp_path / "a.tflite", tmp_path / "card.md"
+    classes = np.arange(48) % 7
+    options = {
+        "labels": list("abcdefg"),
+        "metadata": {"license": "CC0", "author": "A. Author"},
+        "validation_data": (tiny_pictures, classes),
+    }
+    convert(path, precision="int8", model_card=card, **options)
+    text = card.read_text()
+    measured = tflite.evaluate(path, (tiny_pictures, classes))
+    for part in (
+        "# tiny",
+        "a, b, c, d, e, f, g",
+        f"{100 * measured.top1:.2f} %",
+        "on 48 pictures, equalised, refined",
+        "times the time of the float32 file",
+        "A. Author",
+        "CC0",
+        *TARGETS,
+    ):
+        assert part in text
+    other = tmp_path / "b.tflite"
+    with pytest.raises(FileExistsError):
+        convert(other, model_card=card, **options)
+    assert not other.exists()
+
+
 def test_pixel_scale(tiny_model):
     plain = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     assert sources.pixel_scale(tiny_model) == 1.0

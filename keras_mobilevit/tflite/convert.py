@@ -21,6 +21,7 @@ from keras_mobilevit.tflite import writers
 from keras_mobilevit.tflite.budget import Budget
 from keras_mobilevit.tflite.budget import check_budget
 from keras_mobilevit.tflite.budget import write_within
+from keras_mobilevit.tflite.card import write_card
 from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.promises import INTEGER
 from keras_mobilevit.tflite.promises import SIMPLIFIED
@@ -110,6 +111,7 @@ def convert(
     min_sqnr: float | None = None,
     validation_data: Any = None,
     split: bool = False,
+    model_card: str | os.PathLike | None = None,
     overwrite: bool = False,
 ) -> Conversion:
     """Writes a Keras model as a TFLite file, then reads it back and checks it.
@@ -166,6 +168,9 @@ def convert(
             follow one another to the same outputs: `name_first.tflite` and
             `name_rest.tflite` beside `path`. If all of it maps, it stays
             whole.
+        model_card: a Markdown file to write too: what the file is, how it
+            was made, its accuracy on `validation_data` with labels, its time
+            against float32, and what each target runs of it.
         overwrite: whether `path` may be replaced.
 
     Returns:
@@ -186,10 +191,12 @@ def convert(
             '`split=True` is for `target="edgetpu"`, which runs one part of a '
             f"graph. Received: target={target!r}"
         )
-    check_budget(max_drop, min_sqnr, validation_data, precision)
+    is_budgeted = max_drop is not None or min_sqnr is not None
+    if is_budgeted or model_card is None:
+        check_budget(max_drop, min_sqnr, validation_data, precision)
     texts = tflite_metadata.check_texts(metadata)
     parts = part_paths(path) if split else ()
-    for file in (path, *parts):
+    for file in (path, *parts, *([] if model_card is None else [model_card])):
         files.check_writable(file, overwrite)
     model = load_model(model)
     model = with_static_input(model, input_shape)
@@ -258,13 +265,13 @@ def convert(
                 refine and pictures is not None,
                 dense_as_conv=target == "edgetpu",
             )
-            if max_drop is None and min_sqnr is None:
-                data = writer.write()
-            else:
+            if is_budgeted:
                 data, budget = write_within(
                     *(max_drop, min_sqnr, writer, reference, rank),
                     validation_data,
                 )
+            else:
+                data = writer.write()
         else:
             data = writers.floating(saved_model, precision)
     description = tflite_metadata.Description(
@@ -286,7 +293,7 @@ def convert(
             parts = ()
         if parts:
             split_file(temporary, *parts, overwrite=overwrite)
-    return Conversion(
+    result = Conversion(
         path=str(path),
         target=target,
         precision=precision,
@@ -301,6 +308,33 @@ def convert(
         parts=tuple(map(str, parts)),
         budget=budget,
     )
+    if model_card is not None:
+        facts = {
+            "precision": precision,
+            "meant for": TARGETS[target].description,
+            "quantization": _history(rounding, pictures, equalize, refine),
+        }
+        if budget is not None:
+            facts["layers kept in float"] = len(budget.kept)
+        with tempfile.TemporaryDirectory() as folder:
+            exact = Path(folder) / "float32.tflite"
+            convert(reference, exact, precision="float32")
+            write_card(
+                *(model_card, path, exact, facts, validation_data),
+                overwrite=overwrite,
+            )
+    return result
+
+
+def _history(rounding, pictures, equalize, refine):
+    """Says how a file came to be quantized."""
+    if rounding is not None:
+        return "trained to round (quantization-aware)"
+    if pictures is None:
+        return "without calibration"
+    extras = (("equalised", equalize), ("refined", refine))
+    done = "".join(f", {name}" for name, is_done in extras if is_done)
+    return f"after training, on {len(pictures)} pictures{done}"
 
 
 def _resolve(target, precision, input_dtype):
