@@ -237,6 +237,19 @@ def convert(
         if equalize:
             model, _ = quantization.equalize(model, pictures)
     scale = pixel_scale(reference, pictures)
+    description = tflite_metadata.Description(
+        **{
+            "name": reference.name,
+            "description": f"{precision}, written by keras_mobilevit",
+            **texts,
+        },
+        mean=(0.0,) if scale else (),
+        std=(scale,) if scale else (),
+    )
+
+    def describe(data):
+        return tflite_metadata.describe(data, description, labels)
+
     if rounding is None and precision in SIMPLIFIED:
         model = rewrites.simplify(
             model,
@@ -264,6 +277,7 @@ def convert(
                 precision,
                 refine and pictures is not None,
                 dense_as_conv=target == "edgetpu",
+                finish=describe,
             )
             if is_budgeted:
                 data, budget = write_within(
@@ -273,17 +287,7 @@ def convert(
             else:
                 data = writer.write()
         else:
-            data = writers.floating(saved_model, precision)
-    description = tflite_metadata.Description(
-        **{
-            "name": reference.name,
-            "description": f"{precision}, written by keras_mobilevit",
-            **texts,
-        },
-        mean=(0.0,) if scale else (),
-        std=(scale,) if scale else (),
-    )
-    data = tflite_metadata.describe(data, description, labels)
+            data = describe(writers.floating(saved_model, precision))
     with files.atomic_path(path, overwrite) as temporary:
         temporary.write_bytes(data)
         inspection = inspect(temporary)

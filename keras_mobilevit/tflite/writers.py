@@ -3,6 +3,7 @@
 import collections
 import re
 import warnings
+from collections.abc import Callable
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class IntegerWriter:
             `pictures`.
         dense_as_conv: whether dense layers on one vector are written as
             convolutions, see `dense`.
+        finish: what is done to the bytes of each file.
 
     Attributes:
         model: object tree of the float file.
@@ -68,8 +70,9 @@ class IntegerWriter:
         precision: str,
         refine: bool = False,
         dense_as_conv: bool = False,
+        finish: Callable[[bytes], bytes] = bytes,
     ):
-        self._dense_as_conv = dense_as_conv
+        self._dense_as_conv, self._finish = dense_as_conv, finish
         self.input_dtype, self.precision = input_dtype, precision
         self._pictures = pictures if refine else None
         self._float_file = saved_model.with_name("float.tflite")
@@ -142,7 +145,7 @@ class IntegerWriter:
         if self.input_dtype == "uint8":
             flatbuffer.int8_ends_to_uint8(model)
         flatbuffer.state_versions(model)
-        return flatbuffer.write_model(model)
+        return self._finish(flatbuffer.write_model(model))
 
 
 def _fixed_ranges(graph: list, known: dict, tensors: list) -> Any:
