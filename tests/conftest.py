@@ -127,3 +127,15 @@ def tiny_float_file(tiny_files):
 def tiny_int8_file(tiny_files):
     """Integers throughout, uint8 at both ends."""
     return tiny_files["uint8_io"]
+
+
+@pytest.fixture(scope="session")
+def convert(tiny_model, tiny_pictures):
+    """`tflite.convert` of the tiny model, calibrated."""
+
+    from keras_mobilevit import tflite
+
+    def run(path, model=tiny_model, pictures=tiny_pictures, **options):
+        return tflite.convert(model, path, calibration_data=pictures, **options)
+
+    return run

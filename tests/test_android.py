@@ -22,7 +22,7 @@ from PIL import Image
 
 from keras_mobilevit import tflite
 from keras_mobilevit.data.pictures import fit_picture
-from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite import metadata
 from keras_mobilevit.tflite.interpreter import open_interpreter
 
 FOLDER = pathlib.Path(__file__).parent.parent / "tflite" / "android"
@@ -300,41 +300,9 @@ def test_scores_are_those_of_the_library(
 
 
 def with_normalization(data, mean, std):
-    """Writes NormalizationOptions into a file, field by field."""
-    import flatbuffers
-
-    builder = flatbuffers.Builder()
-
-    def table(fields, *slots):
-        builder.StartObject(fields)
-        for add, slot, value, default in slots:
-            getattr(builder, f"Prepend{add}Slot")(slot, value, default)
-        return builder.EndObject()
-
-    def vector(offsets):
-        builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            builder.PrependUOffsetTRelative(offset)
-        return builder.EndVector()
-
-    def numbers(values):
-        return builder.CreateNumpyVector(np.array(values, "float32"))
-
-    offset = "UOffsetTRelative"
-    mean, std = numbers(mean), numbers(std)
-    options = table(4, (offset, 0, mean, 0), (offset, 1, std, 0))
-    unit = table(2, ("Uint8", 0, 1, 0), (offset, 1, options, 0))
-    tensor = table(7, (offset, 4, vector([unit]), 0))
-    graph = table(9, (offset, 2, vector([tensor]), 0))
-    builder.Finish(table(8, (offset, 3, vector([graph]), 0)), b"M001")
-    model = flatbuffer.read_model(data)
-    schema = flatbuffer.schema()
-    entry, buffer = schema.MetadataT(), schema.BufferT()
-    entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
-    buffer.data = np.frombuffer(bytes(builder.Output()), np.uint8)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-    return flatbuffer.write_model(model)
+    """Writes NormalizationOptions into a file."""
+    description = metadata.Description(mean=tuple(mean), std=tuple(std))
+    return metadata.describe(data, description)
 
 
 def test_normalization_is_read_and_applied(

@@ -34,8 +34,10 @@ def walk(
         )
 
 
-def find(model: keras.Model, kind: type) -> list[keras.layers.Layer]:
-    """Returns every layer of a class inside a model, at any depth."""
+def find(
+    model: keras.Model, kind: type | tuple[type, ...]
+) -> list[keras.layers.Layer]:
+    """Returns every layer of a class, or of some, in a model, at any depth."""
     return [layer for _, layer in walk(model) if isinstance(layer, kind)]
 
 

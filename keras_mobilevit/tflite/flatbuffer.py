@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 SIGNATURE = "serving_default"
-# It describes the ends of a whole file.
-_OF_THE_WHOLE = b"TFLITE_METADATA"
+#: The metadata that describe the ends of a whole file.
+DESCRIPTION = b"TFLITE_METADATA"
 
 
 @functools.cache
@@ -217,7 +217,7 @@ def excerpt(
     part.metadata = [
         copy.copy(entry)
         for entry in model.metadata or []
-        if entry.name != _OF_THE_WHOLE
+        if entry.name != DESCRIPTION
     ]
     drop_unused_tensors(part)
     _drop_unused_codes(part)

@@ -19,7 +19,6 @@ from typing import Any
 
 from keras_mobilevit.tflite import flatbuffer
 
-ENTRY = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 #: The fields of `convert(metadata=...)`.
 TEXTS = ("name", "description", "version", "author", "license")
@@ -120,7 +119,7 @@ def describe(
     schema = flatbuffer.schema()
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = _write(description, model.subgraphs[0], bool(labels))
-    entry.name, entry.buffer = ENTRY, len(model.buffers)
+    entry.name, entry.buffer = flatbuffer.DESCRIPTION, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     data = flatbuffer.write_model(model)

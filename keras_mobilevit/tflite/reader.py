@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
+from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata
 
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
@@ -165,8 +166,9 @@ class Reader:
             mains.append([_pick(own, end) for end in ends])
         entries = self.items(model.MetadataLength(), model.Metadata)
         entries = {_text(e.Name()): self.buffers[e.Buffer()] for e in entries}
-        about = entries.get(metadata.ENTRY.decode())
-        about = None if about is None else bytes(about)
+        about = entries.get(flatbuffer.DESCRIPTION.decode())
+        if about is not None:
+            about = metadata.read_description(about)
         runtime, version = _runtime(entries.get("min_runtime_version", b""))
         return {
             "description": _text(model.Description()),
@@ -190,7 +192,7 @@ class Reader:
             "weight_bytes": sum(map(len, self.buffers))
             - sum(map(len, entries.values())),
             "metadata": tuple(entries),
-            "about": about and metadata.read_description(about),
+            "about": about,
         }
 
     def buffer(self, index: int) -> Any:

@@ -117,6 +117,4 @@ def pixel_scale(
         low, high = float(np.min(pictures)), float(np.max(pictures))
         return 1.0 if high > 2.0 else 255.0 if 0.0 <= low else None
     scalings = (keras.layers.Rescaling, keras.layers.Normalization)
-    if any(list(graph.find(model, scaling)) for scaling in scalings):
-        return 1.0
-    return None
+    return 1.0 if graph.find(model, scalings) else None
