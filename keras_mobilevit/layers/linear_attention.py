@@ -47,8 +47,9 @@ class LinearSelfAttention(QuantizableLayer):
     """Separable self-attention (MobileViTv2, section 3.2, figure 3c).
 
     Every token is weighed once: `softmax(query)` over the patches. The
-    weighed sum of the keys is one context for each pixel position, which
-    multiplies `relu(value)` of every token.
+    weighed mean of the keys is one context for each pixel position, which
+    multiplies `relu(value)` of every token. The mean is taken before the
+    linear map to keys, which gives the same and leaves that map one token.
 
     Input and output: `(batch, positions, patches, channels)`, or with
     `layer(inputs, patch_size=p)` a map `(batch, height, width, channels)`
@@ -74,7 +75,7 @@ class LinearSelfAttention(QuantizableLayer):
             "activation", "weighting", bounds=PROBABILITIES
         )
         self.weighed = self.rounding("activation", "weighed")
-        self.context = self.rounding("activation", "context")
+        self.mean = self.rounding("activation", "mean")
         self.outputs = self.rounding("activation", "outputs")
 
     def build(self, input_shape):
@@ -103,40 +104,45 @@ class LinearSelfAttention(QuantizableLayer):
             channels, activation=None, name="project", **inherited
         )
         self.project.build(input_shape)
-        for step in (self.weighting, self.weighed, self.context, self.outputs):
+        for step in (self.weighting, self.weighed, self.mean, self.outputs):
             step.build(input_shape)
         self.built = True
 
     def call(self, inputs, patch_size=None, training=None):
-        scores, keys = self.query(inputs), self.key(inputs)
+        scores = self.query(inputs)
         if patch_size is None:
             _, places, patches, _ = ops.shape(inputs)
             shapes = ((-1, places, 1, patches), (-1, places, patches, 1))
-            context = self._context(scores, keys, shapes, 2, training)
+            mean = self._weighed_mean(scores, inputs, shapes, 2, training)
+            context = self.key(mean)
         else:
-            context = self._map_context(scores, keys, patch_size, training)
+            context = self._map_context(scores, inputs, patch_size, training)
         return self.project(self.outputs(self.value(inputs) * context))
 
-    def _map_context(self, scores, keys, p, training):
+    def _map_context(self, scores, inputs, p, training):
         """Returns the contexts of the positions, in the order of the map."""
         h, w = scores.shape[1] // p, scores.shape[2] // p
         shapes = ((-1, h * w), (-1, h, w, 1))
-        contexts = [
-            self._context(*pair, shapes, (1, 2), training)
-            for pair in zip(positions(scores, p), positions(keys, p))
+        means = [
+            self._weighed_mean(*pair, shapes, (1, 2), training)
+            for pair in zip(positions(scores, p), positions(inputs, p))
         ]
         rows = [
-            ops.concatenate(contexts[i : i + p] * w, axis=2)
+            ops.concatenate(means[i : i + p], axis=2)
             for i in range(0, p * p, p)
         ]
-        return ops.concatenate(rows * h, axis=1)
+        context = self.key(ops.concatenate(rows, axis=1))
+        row = ops.concatenate([context] * w, axis=2)
+        return ops.concatenate([row] * h, axis=1)
 
-    def _context(self, scores, keys, shapes, axes, training):
-        """Returns the sum of the keys over `axes`, weighed by the scores.
+    def _weighed_mean(self, scores, inputs, shapes, axes, training):
+        """Returns the mean of the inputs over `axes`, weighed by the scores.
+
+        The key of the mean is the mean of the keys: the weights add up to 1.
 
         Args:
             shapes: those of the weights, in the softmax, whose axis must be
-                the last, and beside the keys.
+                the last, and beside the inputs.
         """
         scores = at_least_float32(ops.reshape(scores, shapes[0]))
         is_single = isinstance(scores.shape[-1], int) and scores.shape[-1] == 1
@@ -144,8 +150,8 @@ class LinearSelfAttention(QuantizableLayer):
         weights = ops.cast(weights, self.compute_dtype)
         weights = self.weighting(weights)
         weights = self.attention_dropout(weights, training=training)
-        weighed = self.weighed(keys * ops.reshape(weights, shapes[1]))
-        return self.context(ops.sum(weighed, axis=axes, keepdims=True))
+        weighed = self.weighed(inputs * ops.reshape(weights, shapes[1]))
+        return self.mean(ops.sum(weighed, axis=axes, keepdims=True))
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -269,9 +269,8 @@ def value_project(layer: MultiHeadSelfAttention, seen: dict) -> Site:
 def key_value_project(layer: LinearSelfAttention, seen: dict) -> list[Site]:
     """Linear attention is linear in its keys and in positive values.
 
-    The context is a mean of keys, and `relu(value) * context` keeps a factor
-    of each that is positive, so the projection can undo both. A context is
-    taken to be distributed as the keys are.
+    `relu(value) * key` keeps a factor of each that is positive, so the
+    projection can undo both. Rows of the two are paired as they come.
     """
     value, key = (
         seen[id(part), "outputs"] for part in (layer.value, layer.key)
