@@ -169,6 +169,7 @@ def _quantize(values, arguments):
         recipe,
         values.output_dir,
         precision=values.precision,
+        distill=values.distill,
         freeze_batch_norm=values.freeze_batch_norm,
         resume=values.resume,
         overwrite=values.overwrite,

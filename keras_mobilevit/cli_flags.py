@@ -33,9 +33,10 @@ TRAIN = {
 QUANTIZE = {
     **DATA,
     "epochs": (int, "passes over the training pictures; by default 4"),
-    "learning_rate": (float, "highest learning rate; by default 2e-5"),
+    "learning_rate": (float, "highest learning rate; by default 1e-5"),
     "precision": ("int8", "int8 or int8_mixed"),
-    "freeze_batch_norm": (False, "keep the batch statistics as they are"),
+    "distill": (True, "learn the float model's outputs, not the labels"),
+    "freeze_batch_norm": (True, "keep the batch statistics as they are"),
     "output_dir": ("quantized", "folder for the results"),
     **RUN,
 }

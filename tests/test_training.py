@@ -16,6 +16,7 @@ from keras_mobilevit import data
 from keras_mobilevit.layers import ConvNormAct
 from keras_mobilevit.training import Recipe
 from keras_mobilevit.training import SmoothedCrossentropy
+from keras_mobilevit.training import distill
 from keras_mobilevit.training import train
 
 pytest.importorskip("sklearn")
@@ -297,6 +298,49 @@ def test_logits_train_as_probabilities_do(tmp_path, finished):
     assert report.history["loss"] == pytest.approx(
         finished[1].history["loss"], rel=1e-3
     )
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_distilled_labels_are_the_teachers_answers(activation):
+    teacher, pictures = tiny(activation), digits()
+    taught = distill(teacher, pictures)
+    images, answers = next(iter(taught.train_from(0)))
+    expected, _ = next(iter(pictures.train_from(0)))
+    np.testing.assert_array_equal(images, expected)
+    found = teacher(keras.ops.cast(images, "float32"), training=False)
+    found = found if activation else keras.ops.softmax(found)
+    np.testing.assert_allclose(answers, found, atol=1e-6)
+    assert next(iter(taught.val))[1].dtype == tf.int32
+
+
+def test_student_comes_closer_to_its_teacher(finished, tmp_path):
+    teacher, _ = finished
+    student = keras.models.clone_model(teacher)
+    student.set_weights([1.5 * w for w in teacher.get_weights()])
+    recipe = Recipe(epochs=2, weight_decay=0.0)
+    taught = distill(teacher, digits())
+    images = np.concatenate([batch for batch, _ in taught.val])
+
+    def distance():
+        answers = (m.predict(images, verbose=0) for m in (teacher, student))
+        return np.abs(np.subtract(*answers)).mean()
+
+    before = distance()
+    train(student, taught, recipe, tmp_path / "run", verbose=0)
+    assert distance() < 0.5 * before
+
+
+def test_start_is_kept_where_no_epoch_is_better(finished, tmp_path):
+    model = keras.models.clone_model(finished[0])
+    model.set_weights(finished[0].get_weights())
+    start = model.get_weights()
+    ruinous = Recipe(epochs=1, learning_rate=0.3)
+    _, report = run(tmp_path / "run", model, ruinous, keep_start=True)
+    assert report.best_epoch == 0
+    assert report.best_accuracy > report.history["val_accuracy"][0]
+    best = keras.saving.load_model(report.best_model)
+    for a, b in zip(start, best.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_unwritable_output(tmp_path):

@@ -48,7 +48,9 @@ def quantize_model(
         equalize: whether to start from the equalised model, see
             `keras_mobilevit.quantization.equalize`.
         freeze_batch_norm: whether batch normalizations keep their statistics
-            and parameters in training. Left free they train better.
+            and parameters in training. A short training towards the float
+            model's outputs is better with them kept: the statistics of single
+            batches are noise.
 
     Returns:
         The quantized model, uncompiled.

@@ -1,5 +1,6 @@
 """Fine-tuning: the recipe, and a run that survives being killed."""
 
+from keras_mobilevit.training.distill import distill
 from keras_mobilevit.training.fit import TrainingReport
 from keras_mobilevit.training.fit import train
 from keras_mobilevit.training.quantized import QuantizationReport
@@ -12,6 +13,7 @@ __all__ = [
     "Recipe",
     "SmoothedCrossentropy",
     "TrainingReport",
+    "distill",
     "train",
     "train_quantized",
 ]

@@ -45,7 +45,8 @@ class TrainingReport(Report):
 
     Args:
         best_accuracy: the highest accuracy on the validation pictures, 0..1.
-        best_epoch: where it was reached, counted from 1.
+        best_epoch: where it was reached last, counted from 1; 0 is the model
+            as it came.
         epochs: epochs trained.
         seconds: time spent, over all resumptions.
         train_size: number of training pictures.
@@ -115,6 +116,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    keep_start: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> TrainingReport:
@@ -138,6 +140,7 @@ def train(
             must be as at the start. Without a checkpoint there (killed in the
             first epoch), the run begins anew.
         overwrite: whether an earlier run in `output_dir` may be replaced.
+        keep_start: whether the model as it comes may be the best, too.
         callbacks: more callbacks. Their own state is not part of the
             checkpoint.
         verbose: as of `model.fit`: 0 silent, 1 progress bar, 2 a line for
@@ -152,7 +155,7 @@ def train(
         FileExistsError: `output_dir` holds a run, and neither `resume` nor
             `overwrite` is set.
     """
-    from_logits = _gives_logits(model, dataset)
+    from_logits = gives_logits(model, dataset)
     if recipe.freeze_epochs and model.layers[-1].name != HEAD:
         raise ValueError(
             f"`freeze_epochs` needs a model whose last layer is {HEAD!r}. "
@@ -183,6 +186,9 @@ def train(
                 checkpoint.restore(
                     folder / CHECKPOINT, model, optimizer=epoch > start
                 )
+            if keep_start and not state["history"]:
+                found = model.evaluate(dataset.val, verbose=0, return_dict=True)
+                keeper.keep(model, found["accuracy"], 0)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", _SINGLE_TOKEN)
                 model.fit(
@@ -234,15 +240,18 @@ class _Keeper(keras.callbacks.Callback):
         rate = float(self.model.optimizer.learning_rate)
         for name, value in {**logs, "learning_rate": rate}.items():
             history.setdefault(name, []).append(float(value))
-        accuracy = history["val_accuracy"][-1]
-        if accuracy > state["best_accuracy"]:
-            state["best_accuracy"], state["best_epoch"] = accuracy, epoch + 1
-            self.best.set_weights(self.model.get_weights())
-            with atomic_path(self.folder / BEST, overwrite=True) as temporary:
-                self.best.save(temporary)
+        self.keep(self.model, history["val_accuracy"][-1], epoch + 1)
         log_files.write_csv(self.folder / LOG, history)
         self.events.write(history)
         checkpoint.save(self.folder / CHECKPOINT, self.model, state)
+
+    def keep(self, model, accuracy, epoch):
+        """Writes the model if none was better so far."""
+        if accuracy >= self.state["best_accuracy"]:
+            self.state.update(best_accuracy=accuracy, best_epoch=epoch)
+            self.best.set_weights(model.get_weights())
+            with atomic_path(self.folder / BEST, overwrite=True) as temporary:
+                self.best.save(temporary)
 
 
 @contextlib.contextmanager
@@ -263,8 +272,12 @@ def _copy(model):
     return model.__class__.from_config(model.get_config())
 
 
-def _gives_logits(model: keras.Model, dataset: Dataset) -> bool:
-    """Checks that a model fits the pictures; whether it gives logits."""
+def gives_logits(model: keras.Model, dataset: Dataset) -> bool:
+    """Checks that a model fits the pictures; whether it gives logits.
+
+    Raises:
+        ValueError: it does not, or it gives neither logits nor probabilities.
+    """
     size, classes = dataset.image_size, len(dataset.class_names)
     right, received = (None, size, size, 3), tuple(model.input_shape)
     if len(received) != 4 or any(

@@ -100,7 +100,7 @@ class Recipe:
             loss=SmoothedCrossentropy(self.label_smoothing, from_logits),
             # As an object: a name makes variables in the first step, which
             # TensorFlow then traces twice.
-            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            metrics=[keras.metrics.MeanMetricWrapper(matches, "accuracy")],
             jit_compile=self.jit_compile,
         )
 
@@ -152,10 +152,11 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("keras_mobilevit")
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of integer labels, with label smoothing.
+    """Cross-entropy of labels, with label smoothing, or of probabilities.
 
     Args:
-        label_smoothing: in [0, 1): probability spread over all classes.
+        label_smoothing: in [0, 1): probability spread over all classes, where
+            the target is an integer.
         from_logits: whether the predictions are logits.
         reduction: as of `keras.losses.Loss`.
         name: name of the loss.
@@ -178,17 +179,20 @@ class SmoothedCrossentropy(keras.losses.Loss):
         """Returns the loss of each picture.
 
         Args:
-            y_true: integers `(batch,)` or `(batch, 1)`.
+            y_true: integers `(batch,)` or `(batch, 1)`, or probabilities
+                `(batch, classes)`.
             y_pred: `(batch, classes)`.
         """
-        classes = y_pred.shape[-1]
-        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-        target = ops.one_hot(labels, classes, dtype=y_pred.dtype)
-        target = target * (1 - self.label_smoothing)
+        if _are_probabilities(y_true, y_pred):
+            target = ops.cast(y_true, y_pred.dtype)
+        else:
+            classes = y_pred.shape[-1]
+            labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+            target = ops.one_hot(labels, classes, dtype=y_pred.dtype)
+            target = target * (1 - self.label_smoothing)
+            target = target + self.label_smoothing / classes
         return ops.categorical_crossentropy(
-            target + self.label_smoothing / classes,
-            y_pred,
-            from_logits=self.from_logits,
+            target, y_pred, from_logits=self.from_logits
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -198,6 +202,25 @@ class SmoothedCrossentropy(keras.losses.Loss):
             "label_smoothing": self.label_smoothing,
             "from_logits": self.from_logits,
         }
+
+
+def _are_probabilities(y_true, y_pred):
+    return len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1] > 1
+
+
+@keras.saving.register_keras_serializable("keras_mobilevit")
+def matches(y_true: Any, y_pred: Any) -> Any:
+    """Returns 1 for each picture whose highest score is the right one, else 0.
+
+    Args:
+        y_true: labels or probabilities, as of `SmoothedCrossentropy`.
+        y_pred: `(batch, classes)`.
+    """
+    if _are_probabilities(y_true, y_pred):
+        y_true = ops.argmax(y_true, axis=-1)
+    labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+    right = ops.equal(labels, ops.cast(ops.argmax(y_pred, -1), "int32"))
+    return ops.cast(right, "float32")
 
 
 def _is_count(value, least):
