@@ -50,6 +50,7 @@ flags.DEFINE_integer("quantized_epochs", 4, "of them, rounding; 0 for none")
 flags.DEFINE_multi_float("sigmas", [0.0, 1.5], "spread of the start")
 flags.DEFINE_multi_float("outliers", [], "factors of the outlying channels")
 flags.DEFINE_multi_integer("seeds", [0], "seeds")
+flags.DEFINE_multi_string("files", [], "those of FILES to make; none: all")
 flags.DEFINE_string("output_dir", "quantization_study", "for all results")
 
 # name: precision, whether it is equalised and refined
@@ -271,7 +272,12 @@ def study(folder, sigma, seed):
         FLAGS.dataset, FLAGS.data_dir, image_size=FLAGS.image_size, seed=seed
     )
     model, quantized = trained(folder, sigma, seed, dataset)
-    names = [n for n in FILES if quantized or not n.endswith("trained")]
+    wanted = ("float32", *FLAGS.files) if FLAGS.files else FILES
+    names = [
+        name
+        for name in FILES
+        if name in wanted and (quantized or not name.endswith("trained"))
+    ]
     yield from measure(
         folder, f"sigma {sigma}", seed, dataset, names, model, quantized
     )
