@@ -15,7 +15,7 @@ from keras_mobilevit.layers.base import known_channels
 from keras_mobilevit.layers.base import positive_integer
 
 
-def live_inputs(inputs: Any, gate_scale: Any) -> Any:
+def live_inputs(inputs: Any, gate_scale: Any, library: Any = ops) -> Any:
     """Returns the inputs of a SiLU, cut where its int8 gate is closed.
 
     `x * sigmoid(gate_scale * x)` is zero in int8 as soon as the sigmoid is. An
@@ -24,12 +24,13 @@ def live_inputs(inputs: Any, gate_scale: Any) -> Any:
     Args:
         inputs: any tensor, channels last.
         gate_scale: a number, or one for each channel; not zero.
+        library: what computes: `keras.ops`, or `numpy` for arrays.
     """
     closed = GATE_RANGE[0] / gate_scale
-    return ops.where(
+    return library.where(
         gate_scale > 0,
-        ops.maximum(inputs, closed),
-        ops.minimum(inputs, closed),
+        library.maximum(inputs, closed),
+        library.minimum(inputs, closed),
     )
 
 

@@ -80,7 +80,7 @@ class Seen:
         """Returns what an int8 gate lets through, see `live_inputs`."""
         seen = Seen()
         seen.low, seen.high, *seen.kept = (
-            keras.ops.convert_to_numpy(live_inputs(values, gate_scale))
+            live_inputs(values, gate_scale, np)
             for values in (self.low, self.high, *self.kept)
         )
         return seen

@@ -73,7 +73,7 @@ def activation_ranges(
             rows = interpreter.get_tensor(tensor)
             rows = reduce(rows.reshape(-1, rows.shape[-1]))
             if tensor in gates:
-                rows = np.asarray(live_inputs(rows, gates[tensor]))
+                rows = live_inputs(rows, gates[tensor], np)
             yield tensor, rows
 
     bounds = dict.fromkeys(names, (np.inf, -np.inf))
