@@ -321,8 +321,10 @@ def convert(
         if budget is not None:
             facts["layers kept in float"] = len(budget.kept)
         with tempfile.TemporaryDirectory() as folder:
-            exact = Path(folder) / "float32.tflite"
-            convert(reference, exact, precision="float32")
+            exact = path
+            if precision != "float32":
+                exact = Path(folder) / "float32.tflite"
+                convert(reference, exact, precision="float32")
             write_card(
                 *(model_card, path, exact, facts, validation_data),
                 overwrite=overwrite,
