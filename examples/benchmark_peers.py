@@ -2,8 +2,9 @@ r"""Times this package's files against other implementations and networks.
 
 MobileViT and MobileViTv2 of keras_cv_attention_models, timm (through
 litert-torch and ONNX Runtime) and transformers; MobileNetV2, MobileNetV3 and
-EfficientNetV2 of keras.applications; DeiT and PiT of timm. All files take
-turns in one process, each in the precisions that its exporter has.
+EfficientNetV2 of keras.applications; DeiT and PiT of timm. Network after
+network, all files of one take turns in one process, each in the precisions
+that its exporter has; so caches hold what they would on a device.
 
     sh examples/peers/make.sh environments
     python examples/benchmark_peers.py --environments environments \
@@ -56,7 +57,7 @@ flags.DEFINE_bool("measure", True, "time the files, not only write them")
 flags.DEFINE_multi_integer("threads", [1, 2], "numbers of CPU threads")
 flags.DEFINE_integer("runs", 50, "rounds to time")
 flags.DEFINE_float(
-    "seconds", None, "stop timing then, for each number of threads"
+    "seconds", None, "stop timing a network then, for each number of threads"
 )
 flags.DEFINE_string("json", None, "file for the result")
 flags.DEFINE_string("plot", None, "PNG file for the result")
@@ -201,7 +202,7 @@ def export(environments: Path, folder: Path) -> dict[str, str]:
 
 
 def measure(folder: Path, missing: dict[str, str]) -> Comparison:
-    """Times all files in turns."""
+    """Times the files of each network in turns."""
     order = {name: i for i, name in enumerate((*CARDS, PEAK))}
     paths = sorted(
         (
@@ -213,22 +214,24 @@ def measure(folder: Path, missing: dict[str, str]) -> Comparison:
         ),
         key=lambda path: (order[path.name.split(".")[0]], path.name),
     )
-    facts, timings, usable = {}, {}, []
+    facts, timings, networks = {}, {}, {}
     for path in paths:
         try:
             facts[path] = file_row(path)
-            usable.append(path)
         except (ImportError, RuntimeError, ValueError) as error:
             missing[path.name] = f"it cannot be run: {error}"
-    for threads in FLAGS.threads:
-        invokes = [opened(path, threads) for path in usable]
-        take_turns(invokes, 5)
-        times = take_turns(invokes, FLAGS.runs, FLAGS.seconds)
-        for path, own in zip(usable, times):
-            row = timing(path.name, threads, own, times[0])
-            timings.setdefault(path, []).append(row)
+            continue
+        networks.setdefault(facts[path]["model"], []).append(path)
+    for usable in networks.values():
+        for threads in FLAGS.threads:
+            invokes = [opened(path, threads) for path in usable]
+            take_turns(invokes, 5)
+            times = take_turns(invokes, FLAGS.runs, FLAGS.seconds)
+            for path, own in zip(usable, times):
+                row = timing(path.name, threads, own, times[0])
+                timings.setdefault(path, []).append(row)
     rows = tuple(
-        Row(**facts[path], timings=tuple(timings[path])) for path in usable
+        Row(**facts[path], timings=tuple(timings[path])) for path in facts
     )
     return Comparison(machine(), tuple(FLAGS.threads), rows, missing)
 
@@ -271,6 +274,8 @@ def opened(path: Path, threads: int) -> Callable[[], object]:
     runtime = onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Its idle threads would take the processor from the file that is next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = runtime.InferenceSession(str(path), options)
     (image,) = session.get_inputs()
     noise = pictures(image.shape[2], 1.0)[:1].transpose(0, 3, 1, 2)
