@@ -1,6 +1,7 @@
 """Damaged files give a verdict or a ValueError: no crash, and no hang."""
 
 import contextlib
+import dataclasses
 import random
 import signal
 import struct
@@ -85,7 +86,7 @@ def test_truncations(data, tmp_path):
 @pytest.mark.parametrize("end", [200, 4000, None])
 def test_flipped_bytes(end, data, tmp_path):
     """One to twenty bytes anywhere, or all near the root of the file."""
-    generator = random.Random(end)
+    generator = random.Random(end or 0)
     alive = 0
     for case in range(FLIPS // 3):
         damaged = bytearray(data)
@@ -94,6 +95,19 @@ def test_flipped_bytes(end, data, tmp_path):
             damaged[place] = generator.randrange(256)
         alive += survives(tmp_path / "a.tflite", damaged)
     assert 0 < alive < FLIPS // 3
+
+
+def test_negative_sizes(data, tmp_path):
+    path = tmp_path / "a.tflite"
+    path.write_bytes(data)
+    found = inspect(path)
+    shapes = tuple((1, -2, 3) for _ in range(3))
+    ops = tuple(
+        dataclasses.replace(op, input_shapes=shapes, output_shapes=shapes[:1])
+        for op in found.ops
+    )
+    assert any(op.name == "BATCH_MATMUL" for op in ops)
+    assert isinstance(dataclasses.replace(found, ops=ops).macs, int)
 
 
 def test_extreme_numbers(data, tmp_path):

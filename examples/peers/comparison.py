@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 
 from peers.cards import CARDS
@@ -142,9 +143,11 @@ class Comparison(reports.Report):
 
     def _missing(self):
         lines = [
-            (name, " ".join(reason.replace("|", "/").split())[:90])
+            # Without folders, which say nothing on another machine.
+            (name, re.sub(r"/\S*/", "", " ".join(reason.split()))[:90])
             for name, reason in self.missing.items()
         ]
+        lines = [(name, reason.replace("|", "/")) for name, reason in lines]
         return [reports.table(("missing", "reason"), lines)] * bool(lines)
 
     def _files(self):

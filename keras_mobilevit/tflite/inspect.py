@@ -150,7 +150,8 @@ class Inspection(reports.Report):
                 # b products of (m, k) and (k, n), however they are laid.
                 b = math.prod(op.output_shapes[0][:-2])
                 sizes = math.prod(map(math.prod, op.input_shapes)) * out
-                total += math.isqrt(sizes // max(b, 1))
+                # A damaged file may claim negative sizes.
+                total += math.isqrt(max(sizes // max(b, 1), 0))
         return total
 
     def check(self, target: str, compile_it: bool | None = None) -> "Check":
