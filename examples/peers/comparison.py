@@ -142,12 +142,7 @@ class Comparison(reports.Report):
         )
 
     def _missing(self):
-        lines = [
-            # Without folders, which say nothing on another machine.
-            (name, re.sub(r"/\S*/", "", " ".join(reason.split()))[:90])
-            for name, reason in self.missing.items()
-        ]
-        lines = [(name, reason.replace("|", "/")) for name, reason in lines]
+        lines = [(name, _short(why)) for name, why in self.missing.items()]
         return [reports.table(("missing", "reason"), lines)] * bool(lines)
 
     def _files(self):
@@ -382,6 +377,12 @@ class Comparison(reports.Report):
         axes.legend()
         with files.atomic_path(path, overwrite) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
+
+
+def _short(reason):
+    # Without folders, which say nothing on another machine.
+    line = re.sub(r"/\S*/", "", " ".join(reason.split()))
+    return line[:90].replace("|", "/")
 
 
 def _percent(value):

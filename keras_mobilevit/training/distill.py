@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+import tensorflow as tf
 
 from keras_mobilevit.data.dataset import Dataset
 from keras_mobilevit.training.fit import gives_logits
@@ -27,8 +28,6 @@ def distill(teacher: keras.Model, dataset: Dataset) -> Dataset:
     Raises:
         ValueError: the teacher does not fit the pictures.
     """
-    import tensorflow as tf
-
     from_logits = gives_logits(teacher, dataset)
 
     def ask(images, labels):

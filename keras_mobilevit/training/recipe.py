@@ -187,8 +187,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
             target = ops.cast(y_true, y_pred.dtype)
         else:
             classes = y_pred.shape[-1]
-            labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-            target = ops.one_hot(labels, classes, dtype=y_pred.dtype)
+            target = ops.one_hot(_flat(y_true), classes, dtype=y_pred.dtype)
             target = target * (1 - self.label_smoothing)
             target = target + self.label_smoothing / classes
         return ops.categorical_crossentropy(
@@ -218,9 +217,12 @@ def matches(y_true: Any, y_pred: Any) -> Any:
     """
     if _are_probabilities(y_true, y_pred):
         y_true = ops.argmax(y_true, axis=-1)
-    labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-    right = ops.equal(labels, ops.cast(ops.argmax(y_pred, -1), "int32"))
+    right = ops.equal(_flat(y_true), _flat(ops.argmax(y_pred, axis=-1)))
     return ops.cast(right, "float32")
+
+
+def _flat(labels):
+    return ops.cast(ops.reshape(labels, (-1,)), "int32")
 
 
 def _is_count(value, least):
