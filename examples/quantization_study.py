@@ -209,12 +209,19 @@ def trained(folder, sigma, seed, dataset):
     rounding = folder / "quantized"
     if not FLAGS.quantized_epochs:
         return model, None
-    if not (rounding / "quantization.json").exists():
+    if not (rounding / "report.json").exists():
         recipe = dataclasses.replace(
             training.quantized.RECIPE, epochs=FLAGS.quantized_epochs
         )
-        training.train_quantized(
-            model, dataset, recipe, rounding, overwrite=True, verbose=2
+        training.train(  # as `training.train_quantized` does
+            quantization.quantize_model(
+                model, dataset.calibration, freeze_batch_norm=True
+            ),
+            training.distill(model, dataset),
+            *(recipe, rounding),
+            keep_start=True,
+            overwrite=True,
+            verbose=2,
         )
     return model, tflite.load_model(rounding / "best.keras")
 

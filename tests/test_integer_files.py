@@ -8,9 +8,9 @@ import pytest
 
 from keras_mobilevit import tflite
 from keras_mobilevit.layers.conv import live_inputs
+from keras_mobilevit.quantization import clipping
 from keras_mobilevit.quantization.rounding import signal_to_noise
 from keras_mobilevit.tflite import bias
-from keras_mobilevit.tflite import clipping
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
 from keras_mobilevit.tflite import writers

@@ -60,8 +60,9 @@ class QuantizableLayer(keras.layers.Layer):
         Args:
             kind: `"activation"` or `"kernel"`.
             name: the name of the rounding layer.
-            **options: `bounds=(low, high)` of an activation whose range is
-                known; `axis` of a kernel's output channels, `None` for one
+            **options: of an activation, `bounds=(low, high)` where the range
+                is known, `averaged=True` where only means of the values are
+                used; `axis` of a kernel's output channels, `None` for one
                 range.
         """
         if self.quantization is None:

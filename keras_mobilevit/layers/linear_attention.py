@@ -74,7 +74,7 @@ class LinearSelfAttention(QuantizableLayer):
         self.weighting = self.rounding(
             "activation", "weighting", bounds=PROBABILITIES
         )
-        self.weighed = self.rounding("activation", "weighed")
+        self.weighed = self.rounding("activation", "weighed", averaged=True)
         self.mean = self.rounding("activation", "mean")
         self.outputs = self.rounding("activation", "outputs")
 

@@ -155,9 +155,11 @@ class GroupNorm(LayerNorm):
         **kwargs,
     ):
         super().__init__(epsilon, affine, quantization, **kwargs)
-        # There is one of each for a picture: in 8 bits that is enough.
+        # Of all but the first there is one for a picture: 8 bits are enough.
         for name in self._STEPS:
-            setattr(self, name, self.rounding("activation", name))
+            averaged = name == "squares"
+            step = self.rounding("activation", name, averaged=averaged)
+            setattr(self, name, step)
 
     def build(self, input_shape):
         known_channels(input_shape, "GroupNorm")

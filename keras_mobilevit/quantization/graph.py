@@ -81,13 +81,29 @@ def watching(
 
         return run
 
-    layers = list(layers)
-    for layer in layers:
-        vars(layer)["call"] = watched(layer, layer.call)
+    calls = [(layer, watched(layer, layer.call)) for layer in layers]
+    with calling(calls):
+        yield
+
+
+@contextlib.contextmanager
+def calling(
+    calls: Iterable[tuple[keras.layers.Layer, Callable[..., Any]]],
+) -> Iterator[None]:
+    """Has other functions called in the place of some layers' `call`.
+
+    It works for eager calls, `model(pictures)`, under any Keras backend.
+
+    Args:
+        calls: `(layer, function)`; the functions take what `call` takes.
+    """
+    calls = list(calls)
+    for layer, function in calls:
+        vars(layer)["call"] = function
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, _ in calls:
             del vars(layer)["call"]
 
 

@@ -1,13 +1,11 @@
 """tfmot's quantizers inside Keras 3 layers."""
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_mobilevit.layers.base import EXACT
@@ -39,14 +37,16 @@ class Int8:
         self,
         name: str,
         bounds: tuple[float, float] | None = None,
+        averaged: bool = False,
     ) -> "RoundedActivation":
         """Returns the layer that rounds a tensor.
 
         Args:
             name: name of the layer.
             bounds: the range where it is known beforehand.
+            averaged: whether only means of the values are used.
         """
-        return RoundedActivation(bounds, name=name)
+        return RoundedActivation(bounds, averaged, name=name)
 
     def kernel(self, name: str, axis: int | None) -> Any:
         """Returns the layer that rounds a weight.
@@ -148,17 +148,20 @@ class RoundedActivation(Rounding):
 
     Args:
         bounds: the range, fixed; `None` to measure it.
+        averaged: whether only means of the values are used. Rounding errors
+            cancel there, what is clipped does not, so the range stays whole.
         **kwargs: `name`.
     """
 
     def __init__(
         self,
         bounds: tuple[float, float] | None = None,
+        averaged: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.bounds = None if bounds is None else tuple(bounds)
-        self.observed = None
+        self.averaged = averaged
         self._part = None
         quantizers = _tfmot_quantizers()
         if bounds is None:
@@ -182,8 +185,6 @@ class RoundedActivation(Rounding):
         self._part = part
 
     def call(self, inputs, training=None):
-        if self.observed is not None:
-            return self._observe(inputs)
         if training and self._part is not None:
             inputs = self._part(inputs)
         if not isinstance(inputs, (list, tuple)):
@@ -195,13 +196,11 @@ class RoundedActivation(Rounding):
             )
         return [self._round(x, False) for x in inputs]
 
-    def _observe(self, inputs):
+    def followed(self, inputs: Any) -> list:
+        """Returns the tensors whose values the range follows."""
         several = isinstance(inputs, (list, tuple))
-        for x in inputs if several else (inputs,):
-            x = x if self._part is None else self._part(x)
-            x = ops.convert_to_numpy(x)
-            self.observed.append((float(x.min()), float(x.max())))
-        return inputs
+        tensors = inputs if several else [inputs]
+        return [x if self._part is None else self._part(x) for x in tensors]
 
     def range(self) -> tuple[float, float]:
         """Returns the range, measured or fixed."""
@@ -219,7 +218,11 @@ class RoundedActivation(Rounding):
             self._ranges["max_var"].assign(max(high, low + NARROWEST))
 
     def get_config(self):
-        return {**super().get_config(), "bounds": self.bounds}
+        return {
+            **super().get_config(),
+            "bounds": self.bounds,
+            "averaged": self.averaged,
+        }
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -261,19 +264,3 @@ class RoundedKernel(Rounding):
 
     def get_config(self):
         return {**super().get_config(), "axis": self.axis}
-
-
-@contextlib.contextmanager
-def observing(layers: list[RoundedActivation]) -> Any:
-    """Inside, the layers round nothing; on leaving, they take their ranges."""
-    for layer in layers:
-        layer.observed = []
-    try:
-        yield
-        for layer in layers:
-            if layer.observed:
-                low, high = np.array(layer.observed).T
-                layer.set_range(float(low.min()), float(high.max()))
-    finally:
-        for layer in layers:
-            layer.observed = None

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilevit.layers.conv import live_inputs
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite import fusions
 from keras_mobilevit.tflite.interpreter import as_input
 from keras_mobilevit.tflite.interpreter import run_graph
 
@@ -24,6 +26,9 @@ _BIASED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
     """Gives each channel of each layer its mean in the float file, in place.
 
+    Of what only a SiLU reads, the mean is that of what an int8 gate lets
+    through: what it shuts out is not the same in both files, and has no effect.
+
     Args:
         model: object tree of an integer file. Layers in float stay as they
             are.
@@ -32,7 +37,10 @@ def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
             takes them.
     """
     pictures = pictures[:PICTURES]
-    means = _float_means(float_model, pictures)
+    gates = fusions.gates(float_model)
+    names = [tensor.name for tensor in float_model.subgraphs[0].tensors]
+    gates = {names[tensor]: scale for tensor, scale in gates.items()}
+    means = _float_means(float_model, pictures, gates)
     graph = model.subgraphs[0]
     source = graph.tensors[graph.inputs[0]]
     file = _Stepwise(model, as_input(source, pictures))
@@ -41,10 +49,22 @@ def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
         if tensor.name not in means or flatbuffer.is_float(tensor):
             continue
         file.up_to(index)
-        steps = _mean(file.output(index)) - tensor.quantization.zeroPoint[0]
-        found = steps * tensor.quantization.scale[0]
+        grid = tensor.quantization
+        rows = (
+            (values.astype("float32") - grid.zeroPoint[0]) * grid.scale[0]
+            for values in file.output(index)
+        )
+        found = _mean(_live(rows, gates.get(tensor.name)))
         _add_to_bias(model, index, means[tensor.name] - found)
     flatbuffer.drop_unused_tensors(model)
+
+
+def _live(arrays, gate_scale):
+    """Yields what counts of arrays: all, or what an int8 gate lets through."""
+    for values in arrays:
+        if gate_scale is not None:
+            values = live_inputs(values, gate_scale, np)
+        yield values
 
 
 def _layers(model):
@@ -61,17 +81,20 @@ def _layers(model):
     ]
 
 
-def _float_means(model, pictures):
+def _float_means(model, pictures, gates):
     """Returns `{name: mean of each channel}` of what the layers compute."""
     graph = model.subgraphs[0]
     outputs = [output for _, output in _layers(model)]
     operations = range(len(graph.operators))
     whole = flatbuffer.excerpt(model, operations, graph.inputs, outputs)
+    names = [graph.tensors[output].name for output in outputs]
     rows = [
-        [_mean([values]) for values in results]
+        [
+            _mean(_live([values], gates.get(name)))
+            for name, values in zip(names, results)
+        ]
         for results in run_graph(whole, [[p[np.newaxis] for p in pictures]])
     ]
-    names = [graph.tensors[output].name for output in outputs]
     return {name: np.mean(means, 0) for name, means in zip(names, zip(*rows))}
 
 

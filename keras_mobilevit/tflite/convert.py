@@ -261,7 +261,7 @@ def convert(
 
     def rank(seen):
         rounding_model = rounding or quantization.quantize_model(
-            model, pictures, equalize=False
+            model, pictures, equalize=False, refine=False
         )
         return quantization.sensitivity(rounding_model, seen, precision)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_mobilevit.layers.conv import live_inputs
-from keras_mobilevit.tflite import clipping
+from keras_mobilevit.quantization import clipping
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
 

@@ -100,10 +100,10 @@ def train_quantized(
 ) -> QuantizationReport:
     """Calibrates, trains, converts and measures, in one run.
 
-    The rounding model learns to give the outputs of the float model. It
-    starts close to them, and stays what it was if no epoch is better on the
-    validation pictures; so does the file: the better of the calibrated and the
-    trained one is kept.
+    The rounding model starts as close to the float model as the calibrated
+    file is, learns to give its outputs, and stays what it was if no epoch is
+    better on the validation pictures. The better of the calibrated and the
+    trained file is kept.
 
     Args:
         model: a trained float classifier.

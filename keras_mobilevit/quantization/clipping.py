@@ -7,6 +7,9 @@ al., arXiv 1511.06488), and the range with the least is taken: the whole one
 where no narrower one gains.
 """
 
+from collections.abc import Hashable
+from collections.abc import Iterator
+
 import numpy as np
 
 #: Pictures to count the values of.
@@ -34,18 +37,22 @@ class Counts:
         bounds: `{tensor: (smallest, largest value)}`.
     """
 
-    def __init__(self, bounds: dict[int, tuple[float, float]]):
+    def __init__(self, bounds: dict[Hashable, tuple[float, float]]):
         self._bounds = bounds
         self._counts = {tensor: np.zeros(BINS) for tensor in bounds}
 
-    def add(self, tensor: int, values: np.ndarray) -> None:
+    def __iter__(self) -> Iterator[Hashable]:
+        """Yields the tensors."""
+        return iter(self._bounds)
+
+    def add(self, tensor: Hashable, values: np.ndarray) -> None:
         """Counts values of a tensor."""
         low, high = map(float, self._bounds[tensor])
         # One that is constant but for rounding needs no narrower range.
         if high - low > 1e-3 * max(-low, high):
             self._counts[tensor] += np.histogram(values, BINS, (low, high))[0]
 
-    def best(self, tensor: int) -> tuple[float, float]:
+    def best(self, tensor: Hashable) -> tuple[float, float]:
         """Returns the range with the least squared error."""
         low, high = self._bounds[tensor]
         centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
