@@ -236,22 +236,16 @@ def measure(folder, start, seed, dataset, names, model, quantized=None):
         source = equal if remedied else model
         source = quantized if name.endswith("trained") else source
         path = folder / f"{name.replace(', ', '_')}.tflite"
-        ends = (None,)
-        if precision in ("int8", "int8_mixed"):
-            ends = ("float32", None)  # float scores are compared, then gone
-        for dtype in ends:
-            conversion = tflite.convert(
-                source,
-                path,
-                precision=precision,
-                calibration_data=dataset.calibration,
-                equalize=False,  # once for all files, above
-                refine=remedied,
-                input_dtype=dtype,
-                overwrite=True,
-            )
-            if dtype == ends[0]:
-                compared = tflite.compare(path, model, pictures)
+        conversion = tflite.convert(
+            source,
+            path,
+            precision=precision,
+            calibration_data=dataset.calibration,
+            equalize=False,  # once for all files, above
+            refine=remedied,
+            overwrite=True,
+        )
+        compared = tflite.compare(path, model, pictures)
         measured = tflite.evaluate(path, dataset.val, progress=False)
         rows.append(
             {

@@ -40,10 +40,16 @@ def digits(**options):
     return data.load_digits(32, 64, **options)
 
 
-def run(folder, model=None, recipe=RECIPE, **options):
-    model = model or tiny()
-    report = train(model, digits(), recipe, folder, verbose=0, **options)
+def run(folder, model=None, recipe=RECIPE, dataset=None, **options):
+    model, dataset = model or tiny(), dataset or digits()
+    report = train(model, dataset, recipe, folder, verbose=0, **options)
     return model, report
+
+
+def half_frozen():
+    model = tiny()
+    model.get_layer("stem").trainable = False
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -230,11 +236,14 @@ def test_resume_when_finished_trains_no_more(finished):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"recipe": Recipe(epochs=5)}, r"epochs=5 \(it was 4\)"),
-        ({"model": tiny(head="other")}, "freeze_epochs"),
+        ({"recipe": lambda: Recipe(epochs=5)}, r"epochs=5 \(it was 4\)"),
+        ({"model": lambda: tiny(head="other")}, "freeze_epochs"),
+        ({"model": lambda: half_frozen()}, r"trainable_weights=5 \(it was 8"),
+        ({"dataset": lambda: distill(tiny(), digits())}, "labels='float32'"),
     ],
 )
 def test_resume_wants_the_same_run(finished, changed, message):
+    changed = {name: make() for name, make in changed.items()}
     with pytest.raises(ValueError, match=message):
         run(finished[1].output_dir, resume=True, **changed)
 

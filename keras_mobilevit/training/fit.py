@@ -163,7 +163,7 @@ def train(
             f"{model.layers[-1].name!r}"
         )
     folder = prepare_folder(Path(output_dir), resume, overwrite)
-    state = _first_state(recipe, dataset)
+    state = _first_state(model, recipe, dataset)
     if (folder / CHECKPOINT).exists():
         saved = checkpoint.load_state(folder / CHECKPOINT)
         _check_same(saved["run"], state["run"])
@@ -345,7 +345,9 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
-def _first_state(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+def _first_state(
+    model: keras.Model, recipe: Recipe, dataset: Dataset
+) -> dict[str, Any]:
     data = {
         name: getattr(dataset, name)
         for name in ("train_size", "val_size", "image_size", "batch_size")
@@ -356,6 +358,9 @@ def _first_state(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
             **data,
             "seed": dataset.seed,
             "class_names": list(dataset.class_names),
+            # Classes, or the probabilities of a teacher.
+            "labels": dataset.train.element_spec[1].dtype.name,
+            "trainable_weights": len(model.trainable_variables),
         },
         "history": {},
         "best_accuracy": -1.0,
