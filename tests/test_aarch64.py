@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -27,9 +28,13 @@ pytestmark = pytest.mark.skipif(
 SCRIPT = """
 import importlib.metadata, json, platform, sys
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-run = Interpreter(sys.argv[1], num_threads=1).get_signature_runner()
+run = Interpreter(
+    sys.argv[1],
+    num_threads=1,
+    experimental_op_resolver_type=OpResolverType[sys.argv[4]],
+).get_signature_runner()
 rows = [run(image=x[None])["predictions"] for x in np.load(sys.argv[2])]
 np.save(sys.argv[3], np.concatenate(rows))
 version = importlib.metadata.version("ai-edge-litert")
@@ -37,11 +42,11 @@ print(json.dumps([platform.machine(), version]))
 """
 
 
-def run_on_arm(path, pictures, folder):
-    """Returns the outputs of a file for a batch of pictures."""
+def run_on(python, path, pictures, folder, kernels="AUTO"):
+    """Returns `(machine, outputs of a file for a batch of pictures)`."""
     np.save(folder / "pictures.npy", pictures)
     done = subprocess.run(
-        [PYTHON, "-c", SCRIPT, path, "pictures.npy", "outputs.npy"],
+        [python, "-c", SCRIPT, path, "pictures.npy", "outputs.npy", kernels],
         capture_output=True,
         text=True,
         timeout=300,
@@ -49,9 +54,15 @@ def run_on_arm(path, pictures, folder):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     machine, version = json.loads(done.stdout.splitlines()[-1])
-    assert machine == "aarch64"
     assert version == importlib.metadata.version("ai-edge-litert")
-    return np.load(folder / "outputs.npy")
+    return machine, np.load(folder / "outputs.npy")
+
+
+def run_on_arm(path, pictures, folder, kernels="AUTO"):
+    """Returns the outputs of a file for a batch of pictures."""
+    machine, outputs = run_on(PYTHON, path, pictures, folder, kernels)
+    assert machine == "aarch64"
+    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +105,20 @@ def test_arm_agrees(model, tiny_pictures, precision, tmp_path):
         noise = np.square(noise - scores).mean()
         moved = (there.astype("float64") - here) * step
         assert np.square(moved).mean() < 0.5 * noise
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8_mixed"])
+def test_reference_kernels_agree_bit_for_bit(
+    model, tiny_pictures, precision, tmp_path
+):
+    """The file means the same on both; it is fast kernels that differ."""
+    pictures = tiny_pictures.repeat(2, axis=1).repeat(2, axis=2)
+    path = tmp_path / "model.tflite"
+    tflite.convert(model, path, precision=precision, calibration_data=pictures)
+    pictures = pictures[:2].astype("uint8")
+    _, here = run_on(
+        sys.executable, path, pictures, tmp_path, kernels="BUILTIN_REF"
+    )
+    there = run_on_arm(path, pictures, tmp_path, kernels="BUILTIN_REF")
+    assert len(np.unique(here)) > 5
+    np.testing.assert_array_equal(there, here)
