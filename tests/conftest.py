@@ -8,6 +8,9 @@ from keras_mobilevit.layers import ConvNormAct
 from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.layers import MobileViTBlock
 
+# So that assertions in what tests share tell values too.
+pytest.register_assert_rewrite("checkpoints")
+
 TINY_SHAPE = (32, 32, 3)
 TINY_CLASSES = 7
 
