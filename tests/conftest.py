@@ -9,7 +9,7 @@ from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.layers import MobileViTBlock
 
 # So that assertions in what tests share tell values too.
-pytest.register_assert_rewrite("checkpoints", "target_reports")
+pytest.register_assert_rewrite("checkpoints", "commands", "target_reports")
 
 TINY_SHAPE = (32, 32, 3)
 TINY_CLASSES = 7
