@@ -8,6 +8,9 @@ from keras_mobilevit.layers import ConvNormAct
 from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.layers import MobileViTBlock
 
+# So that assertions in what tests share tell values too.
+pytest.register_assert_rewrite("checkpoints", "commands", "target_reports")
+
 TINY_SHAPE = (32, 32, 3)
 TINY_CLASSES = 7
 
@@ -139,3 +142,10 @@ def convert(tiny_model, tiny_pictures):
         return tflite.convert(model, path, calibration_data=pictures, **options)
 
     return run
+
+
+@pytest.fixture
+def no_edgetpu_compiler(monkeypatch):
+    """The machine may have one; a test that wants one puts it there."""
+    name = "keras_mobilevit.tflite.compiler.PROGRAM"
+    monkeypatch.setattr(name, "no_such_edgetpu_compiler")

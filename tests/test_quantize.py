@@ -7,14 +7,10 @@ import sys
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
-from keras_mobilevit import data
 from keras_mobilevit import quantization
 from keras_mobilevit import tflite
-from keras_mobilevit import training
 from keras_mobilevit.layers import ConvNormAct
-from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.layers import LayerNorm
 from keras_mobilevit.layers import MobileViTBlock
 from keras_mobilevit.quantization import graph
@@ -289,64 +285,6 @@ def test_other_precisions_are_for_float_models(quantized, tmp_path):
         tflite.convert(quantized, tmp_path / "a", precision="float32")
 
 
-class Stopped(keras.callbacks.Callback):
-    """Ends a run as a kill would, at the start of an epoch."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
-def small_model():
-    """What has a state in training, and no more: it is traced thrice."""
-    image = keras.Input((32, 32, 3), name="image")
-    x = keras.layers.Rescaling(1 / 255, name="rescaling")(image)
-    x = ConvNormAct(8, strides=4, name="stem")(x)
-    x = InvertedResidual(8, strides=2, expansion=2, name="block1")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    x = keras.layers.Dense(7, activation="softmax", name="predictions")(x)
-    return keras.Model(image, x, name="small")
-
-
-def test_a_killed_run_goes_on(tiny_pictures, tmp_path, monkeypatch):
-    for i, picture in enumerate(tiny_pictures[:42]):
-        folder = tmp_path / "pictures" / f"class{i % 7}"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(folder / f"{i}.png")
-
-    def run(folder, **options):
-        keras.utils.set_random_seed(0)
-        dataset = data.load(
-            data_dir=tmp_path / "pictures", image_size=32, batch_size=8
-        )
-        return training.train_quantized(
-            model, dataset, recipe, folder, verbose=0, **options
-        )
-
-    model = small_model()
-    recipe = training.Recipe(epochs=2, learning_rate=1e-3)
-    whole = run(tmp_path / "whole")
-    assert whole.n == 7 * (whole.n // 7) and len(whole.files) == 3
-    assert "calibrated" in str(whole) and whole.to_json()
-    train = training.fit.train
-    monkeypatch.setattr(
-        training.fit,
-        "train",
-        lambda *args, **kw: train(*args, callbacks=[Stopped()], **kw),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut")
-    monkeypatch.undo()
-    resumed = run(tmp_path / "cut", resume=True)
-    assert resumed.training.history == whole.training.history
-    weights = [
-        keras.saving.load_model(tmp_path / name / "best.keras").get_weights()
-        for name in ("whole", "cut")
-    ]
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 # Users' own models
 
 
@@ -420,99 +358,6 @@ def test_sequential_models(pictures, tmp_path):
     assert report.float_ops == 0
 
 
-@pytest.mark.parametrize(
-    "parent", list(stock.QUANTIZED), ids=lambda c: c.__name__
-)
-def test_quantized_forms_keep_their_config(parent):
-    cls = stock.QUANTIZED[parent]
-    assert issubclass(cls, parent) and cls.__name__.endswith(parent.__name__)
-
-
-# What is refused
-
-
-def model_of(*layers, shape=(8, 8, 4)):
-    image = x = keras.Input(shape)
-    for layer in layers:
-        x = layer(x)
-    return keras.Model(image, x)
-
-
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        (
-            [keras.layers.LayerNormalization(name="a")],
-            "'a' .*keras_mobilevit.layers.LayerNorm",
-        ),
-        ([keras.layers.Conv1D(3, 3, name="a")], "'a' \\(Conv1D\\)"),
-        (
-            [keras.layers.BatchNormalization(name="a")],
-            "'a' .*does not follow a convolution",
-        ),
-        (
-            [keras.layers.Conv2D(3, 3, activation="gelu", name="a")],
-            "'a' .*activation must be one of",
-        ),
-        ([keras.layers.UpSampling2D(name="a")], "'a' .*'bilinear'"),
-        (
-            [keras.layers.Conv2D(3, 3), lambda x: x + 1.0],
-            "operation and no layer",
-        ),
-        (
-            [
-                keras.layers.PReLU(name="first"),
-                keras.layers.EinsumDense("abcd,de->abce", (8, 8, 5), name="b"),
-            ],
-            "'first'.*'b'",
-        ),
-    ],
-)
-def test_unsupported_layers_are_named(layers, message):
-    shape = (8, 4) if isinstance(layers[0], keras.layers.Conv1D) else (8, 8, 4)
-    data = np.zeros((32, *shape), "float32")
-    with pytest.raises(ValueError, match=message):
-        quantization.quantize_model(model_of(*layers, shape=shape), data)
-
-
-def test_subclassed_models_are_refused():
-    class Own(keras.Model):
-        def call(self, inputs):
-            return inputs
-
-    with pytest.raises(ValueError, match="functional or sequential"):
-        quantization.quantize_model(Own(), np.zeros((32, 8, 8, 3)))
-
-
-def test_twice_and_never(tiny_model, quantized, pictures):
-    with pytest.raises(ValueError, match="quantized already.*tiny"):
-        quantization.quantize_model(quantized, pictures)
-    with pytest.raises(ValueError, match="must come from"):
-        quantization.strip(tiny_model)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (None, "`calibration_data` is needed"),
-        (np.zeros((0, 32, 32, 3)), "must hold pictures"),
-        (np.zeros((40, 16, 16, 3)), "must have the shape"),
-        (np.full((40, 32, 32, 3), np.nan), "must hold finite"),
-        ("pictures", "must be an array"),
-    ],
-)
-def test_bad_calibration_data(tiny_model, data, message):
-    with pytest.raises(ValueError, match=message):
-        quantization.quantize_model(tiny_model, data)
-
-
-def test_few_and_constant_pictures_warn(tiny_model, pictures):
-    with pytest.warns(UserWarning, match="only 4 pictures"):
-        quantization.quantize_model(tiny_model, pictures[:4])
-    with pytest.warns(UserWarning, match="all alike"):
-        quantization.quantize_model(tiny_model, np.full_like(pictures, 100))
-
-
 def test_a_norm_of_ones_own_is_rounded(tmp_path):
     image = keras.Input((8, 8, 4))
     x = ConvNormAct(8, name="conv")(image)
@@ -524,3 +369,28 @@ def test_a_norm_of_ones_own_is_rounded(tmp_path):
     )
     report = tflite.convert(model, tmp_path / "a", precision="int8")
     assert report.float_ops == 0
+
+
+@pytest.mark.parametrize(
+    "parent", list(stock.QUANTIZED), ids=lambda c: c.__name__
+)
+def test_quantized_forms_keep_their_config(parent):
+    cls = stock.QUANTIZED[parent]
+    assert issubclass(cls, parent) and cls.__name__.endswith(parent.__name__)
+
+
+# What is refused or warned of
+
+
+def test_twice_and_never(tiny_model, quantized, pictures):
+    with pytest.raises(ValueError, match="quantized already.*tiny"):
+        quantization.quantize_model(quantized, pictures)
+    with pytest.raises(ValueError, match="must come from"):
+        quantization.strip(tiny_model)
+
+
+def test_few_and_constant_pictures_warn(tiny_model, pictures):
+    with pytest.warns(UserWarning, match="only 4 pictures"):
+        quantization.quantize_model(tiny_model, pictures[:4])
+    with pytest.warns(UserWarning, match="all alike"):
+        quantization.quantize_model(tiny_model, np.full_like(pictures, 100))

@@ -1,4 +1,4 @@
-// Runs the page's parts that need no browser, for test_web.py:
+// Runs the page's parts that need no browser, for test_web_parts.py:
 //   node web_parts.mjs PAGE FOLDER
 // does what FOLDER/tasks.json lists and writes FOLDER/results.json.
 
