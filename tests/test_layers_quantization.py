@@ -44,7 +44,7 @@ class Recording:
     def __init__(self, factor=1.0):
         self.factor = factor
 
-    def activation(self, name, bounds=None):
+    def activation(self, name, bounds=None, averaged=False):
         return Marker(self.factor, ("activation", bounds), name=name)
 
     def kernel(self, name, axis):
