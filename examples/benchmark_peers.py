@@ -68,6 +68,8 @@ OPTIONS = {
     "float32": {"precision": "float32"},
     "float16": {"precision": "float16"},
     "int8_mixed": {"precision": "int8_mixed"},
+    # What no gate costs: random weights ask for all of them.
+    "int8_mixed_ungated": {"precision": "int8_mixed", "equalize": False},
     "int8": {"precision": "int8"},
     "int8_edgetpu": {"target": "edgetpu"},
 }

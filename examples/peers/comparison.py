@@ -177,7 +177,9 @@ class Comparison(reports.Report):
         """
         found = []
         for model in CARDS:
-            for precision in ("float32", "int8_mixed", "int8"):
+            for precision in (
+                *("float32", "int8_mixed", "int8_mixed_ungated", "int8"),
+            ):
                 own = self.own(model, precision)
                 others = own and self.peers(model, own.is_integer)
                 for threads in self.threads if others else ():
