@@ -13,6 +13,7 @@ from keras_mobilevit.layers.linear_attention import GroupNorm
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import refine
 from keras_mobilevit.quantization.quantizers import RoundedActivation
+from keras_mobilevit.quantization.rounding import signal_to_noise
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,7 @@ def ranges(model):
 
 def sqnr(model, rounding, pictures):
     exact = model.predict(pictures, verbose=0)
-    noise = exact - rounding.predict(pictures, verbose=0)
-    return 10 * np.log10(np.square(exact).sum() / np.square(noise).sum())
+    return signal_to_noise(exact, rounding.predict(pictures, verbose=0))
 
 
 def test_ranges_narrow_where_values_are_rare(pictures):

@@ -15,6 +15,8 @@ from keras_mobilevit.tflite.benchmark import Timing
 OURS = "ours"
 #: What the peak is measured with, for files of each kind of arithmetic.
 PEAK = "peak"
+#: Those of our precisions that are held against the best of the others.
+COMPARED = ("float32", "int8_mixed", "int8_mixed_ungated", "int8")
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 
 
@@ -177,9 +179,7 @@ class Comparison(reports.Report):
         """
         found = []
         for model in CARDS:
-            for precision in (
-                *("float32", "int8_mixed", "int8_mixed_ungated", "int8"),
-            ):
+            for precision in COMPARED:
                 own = self.own(model, precision)
                 others = own and self.peers(model, own.is_integer)
                 for threads in self.threads if others else ():
