@@ -19,15 +19,3 @@ each_builder = pytest.mark.parametrize("variant", MOBILEVIT)
 def pictures(*shape, seed=0):
     generator = np.random.default_rng(seed)
     return generator.uniform(0, 255, shape).astype("float32")
-
-
-def paths(model):
-    return [variable.path for variable in model.weights]
-
-
-def scatter(model, seed=0):
-    """Gives every variable a value of its own, statistics included."""
-    generator = np.random.default_rng(seed)
-    for variable in model.weights:
-        noise = generator.uniform(0, 0.3, variable.shape)
-        variable.assign(variable + noise)

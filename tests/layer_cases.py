@@ -90,20 +90,9 @@ def batch(name, size=2):
     return generator.normal(size=(size, *CASES[name][1])).astype("float32")
 
 
-def paths(layer):
-    return [variable.path for variable in layer.weights]
-
-
 def flatten(layer):
     return [
         child
         for child in layer._flatten_layers()
         if isinstance(child, keras.layers.Layer)
     ]
-
-
-def scatter(layer):
-    generator = np.random.default_rng(1)
-    for variable in layer.weights:
-        noise = generator.uniform(0, 0.3, variable.shape)
-        variable.assign(variable + noise)

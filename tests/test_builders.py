@@ -10,7 +10,7 @@ import pytest
 from builders import BUILDERS
 from builders import each_builder
 from builders import pictures
-from builders import scatter
+from variables import scatter
 
 import keras_mobilevit
 from keras_mobilevit import mobilevit

@@ -10,9 +10,9 @@ import pytest
 from builders import BUILDERS
 from builders import TINY
 from builders import each_builder
-from builders import paths
 from builders import pictures
-from builders import scatter
+from variables import paths
+from variables import scatter
 
 from keras_mobilevit import mobilevit
 from keras_mobilevit.configs import ENDPOINTS

@@ -12,8 +12,8 @@ from layer_cases import batch
 from layer_cases import each_layer
 from layer_cases import flatten
 from layer_cases import make
-from layer_cases import paths
-from layer_cases import scatter
+from variables import paths
+from variables import scatter
 
 from keras_mobilevit import layers
 from keras_mobilevit.layers.base import QuantizableLayer
@@ -131,7 +131,7 @@ def test_gradient_reaches_every_trainable_weight(name):
     keras.utils.set_random_seed(0)
     layer = make(name)
     layer.build((None, *CASES[name][1]))
-    scatter(layer)
+    scatter(layer, seed=1)
     weighting = np.random.default_rng(2).normal(
         size=layer.compute_output_shape((2, *CASES[name][1]))
     )
