@@ -24,6 +24,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -55,9 +56,10 @@ flags.DEFINE_multi_string("only", [], "names of files must hold one of these")
 flags.DEFINE_bool("write", True, "write the files that are not there yet")
 flags.DEFINE_bool("measure", True, "time the files, not only write them")
 flags.DEFINE_multi_integer("threads", [1, 2], "numbers of CPU threads")
-flags.DEFINE_integer("runs", 50, "rounds to time")
+flags.DEFINE_integer("repeats", 3, "how often files are loaded anew")
+flags.DEFINE_integer("runs", 50, "rounds to time after each loading")
 flags.DEFINE_float(
-    "seconds", None, "stop timing a network then, for each number of threads"
+    "seconds", None, "stop timing a network then, after each loading"
 )
 flags.DEFINE_string("json", None, "file for the result")
 flags.DEFINE_string("plot", None, "PNG file for the result")
@@ -226,16 +228,37 @@ def measure(folder: Path, missing: dict[str, str]) -> Comparison:
         networks.setdefault(facts[path]["model"], []).append(path)
     for usable in networks.values():
         for threads in FLAGS.threads:
-            invokes = [opened(path, threads) for path in usable]
-            take_turns(invokes, 5)
-            times = take_turns(invokes, FLAGS.runs, FLAGS.seconds)
-            for path, own in zip(usable, times):
-                row = timing(path.name, threads, own, times[0])
+            times = repeated(usable, threads)
+            for path in usable:
+                own, first = times[path], times[usable[0]]
+                row = timing(path.name, threads, own, first)
                 timings.setdefault(path, []).append(row)
     rows = tuple(
         Row(**facts[path], timings=tuple(timings[path])) for path in facts
     )
     return Comparison(machine(), tuple(FLAGS.threads), rows, missing)
+
+
+def repeated(paths: Sequence[Path], threads: int) -> dict[Path, np.ndarray]:
+    """Times files in turns, several times over, each time loaded anew.
+
+    Where in memory a file comes to lie is worth some per cent, and so is what
+    ran just before it: the order of loading and of the turns is another one
+    each time.
+
+    Returns:
+        Milliseconds of each file, of all rounds together.
+    """
+    generator = np.random.default_rng(0)
+    times = {path: [] for path in paths}
+    for _ in range(FLAGS.repeats):
+        order = [paths[i] for i in generator.permutation(len(paths))]
+        invokes = [opened(path, threads) for path in order]
+        take_turns(invokes, 5)
+        rounds = take_turns(invokes, FLAGS.runs, FLAGS.seconds)
+        for path, own in zip(order, rounds):
+            times[path].append(own)
+    return {path: np.concatenate(rows) for path, rows in times.items()}
 
 
 def file_row(path: Path) -> dict:

@@ -175,7 +175,8 @@ class Comparison(reports.Report):
         Returns:
             For each network, precision and number of threads: `(network,
             precision, threads, best exporter, its precision, ratio of the
-            median times, ratio of resident memory)`.
+            median times, ratio of resident memory to that file's, and to the
+            smallest)`.
         """
         found = []
         for model in CARDS:
@@ -190,6 +191,7 @@ class Comparison(reports.Report):
                             *(model, precision, threads),
                             *(best.exporter, best.precision),
                             own.median(threads) / best.median(threads),
+                            own.memory / best.memory,
                             own.memory / memory,
                         )
                     )
@@ -199,19 +201,17 @@ class Comparison(reports.Report):
         return reports.table(
             (
                 *("network", "ours", "threads", "fastest other"),
-                *("time ratio", "memory ratio to the smallest"),
+                *("time ratio", "memory ratio", "to the smallest"),
             ),
             [
                 (
                     *(CARDS[model].name, precision, threads),
                     f"{exporter} {other}",
-                    *(f"{time:.2f}", f"{memory:.2f}"),
+                    *(f"{ratio:.2f}" for ratio in ratios),
                 )
-                for (
-                    *(model, precision, threads, exporter, other),
-                    time,
-                    memory,
-                ) in self.ratios()
+                for model, precision, threads, exporter, other, *ratios in (
+                    self.ratios()
+                )
             ],
         )
 
