@@ -213,15 +213,8 @@ def trained(folder, sigma, seed, dataset):
         recipe = dataclasses.replace(
             training.quantized.RECIPE, epochs=FLAGS.quantized_epochs
         )
-        training.train(  # as `training.train_quantized` does
-            quantization.quantize_model(
-                model, dataset.calibration, freeze_batch_norm=True
-            ),
-            training.distill(model, dataset),
-            *(recipe, rounding),
-            keep_start=True,
-            overwrite=True,
-            verbose=2,
+        training.train_rounding(
+            model, dataset, recipe, rounding, overwrite=True, verbose=2
         )
     return model, tflite.load_model(rounding / "best.keras")
 

@@ -11,6 +11,8 @@ import numpy as np
 #: As many pictures as calibration reads; more change the ranges little.
 MAX_PICTURES = 256
 FEW_PICTURES = 32
+#: Of these, how many to measure means on; twice as many change little.
+MEAN_PICTURES = 64
 
 
 def calibration_pictures(
@@ -151,3 +153,8 @@ def model_pictures(model: keras.Model, data: Any) -> np.ndarray:
     pixels = takes_pixels(model)
     warn_of_scaled_pictures(pictures, "calibration_data", pixels)
     return with_full_range(pictures, 255.0 if pixels else 1.0)
+
+
+def channel_means(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of each channel, summed in float64."""
+    return values.mean(tuple(range(values.ndim - 1)), dtype="float64")

@@ -16,12 +16,12 @@ from keras_mobilevit.layers import DepthwiseConvNormAct
 from keras_mobilevit.quantization import clipping
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import stock
+from keras_mobilevit.quantization.calibration import MEAN_PICTURES
+from keras_mobilevit.quantization.calibration import channel_means
 from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import RoundedKernel
 
 BATCH = 16
-#: Pictures to measure means on; twice as many change the result little.
-PICTURES = 64
 _BIASED = (
     ConvNormAct,
     DepthwiseConvNormAct,
@@ -87,19 +87,19 @@ def correct_biases(model: keras.Model, pictures: np.ndarray) -> None:
         model: a rounding model whose ranges are set; changed in place.
         pictures: as of `measure_ranges`.
     """
-    pictures = pictures[:PICTURES]
+    pictures = pictures[:MEAN_PICTURES]
     kernels = graph.find(model, RoundedKernel)
     means = {}
 
     def remember(rounding, values):
-        means.setdefault(rounding, []).append(_means(values))
+        means.setdefault(rounding, []).append(channel_means(values))
 
     def corrected(rounding, bias):
         original, (mean,) = rounding.call, means[rounding]
 
         def call(inputs, training=None):
             (found,) = rounding.followed(original(inputs))
-            found = _means(ops.convert_to_numpy(found))
+            found = channel_means(ops.convert_to_numpy(found))
             shift = (mean - found).astype("float32")
             bias.assign_add(shift)
             return original(inputs + ops.cast(shift, inputs.dtype))
@@ -129,12 +129,6 @@ def _biased(model: keras.Model) -> Iterator[tuple]:
         ]
         if biases and roundings:
             yield roundings[0], biases[0]
-
-
-def _means(values):
-    """Returns the mean of each channel."""
-    axes = tuple(range(values.ndim - 1))
-    return values.mean(axes, dtype="float64")
 
 
 def _watch_unrounded(model, pictures, batch, record):

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from keras_mobilevit.layers.conv import live_inputs
+from keras_mobilevit.quantization.calibration import MEAN_PICTURES
+from keras_mobilevit.quantization.calibration import channel_means
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import fusions
 from keras_mobilevit.tflite.interpreter import as_input
 from keras_mobilevit.tflite.interpreter import run_graph
 
-#: Pictures to measure means on; twice as many change the result little.
-PICTURES = 64
 _BIASED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -36,7 +36,7 @@ def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
         pictures: float32 array `(n, height, width, channels)`, as the model
             takes them.
     """
-    pictures = pictures[:PICTURES]
+    pictures = pictures[:MEAN_PICTURES]
     gates = fusions.gates(float_model)
     names = [tensor.name for tensor in float_model.subgraphs[0].tensors]
     gates = {names[tensor]: scale for tensor, scale in gates.items()}
@@ -146,8 +146,7 @@ class _Stepwise:
 
 def _mean(arrays):
     """Returns the mean of each channel over some arrays of one shape."""
-    rows = [a.reshape(-1, a.shape[-1]).mean(0, dtype="float64") for a in arrays]
-    return np.mean(rows, 0)
+    return np.mean([channel_means(array) for array in arrays], 0)
 
 
 def _add_to_bias(model, index, shift):

@@ -5,6 +5,7 @@ from keras_mobilevit.training.fit import TrainingReport
 from keras_mobilevit.training.fit import train
 from keras_mobilevit.training.quantized import QuantizationReport
 from keras_mobilevit.training.quantized import train_quantized
+from keras_mobilevit.training.quantized import train_rounding
 from keras_mobilevit.training.recipe import Recipe
 from keras_mobilevit.training.recipe import SmoothedCrossentropy
 
@@ -16,4 +17,5 @@ __all__ = [
     "distill",
     "train",
     "train_quantized",
+    "train_rounding",
 ]

@@ -85,6 +85,61 @@ class QuantizationReport(Report):
         )
 
 
+def train_rounding(
+    model: keras.Model,
+    dataset: Dataset,
+    recipe: Recipe = RECIPE,
+    output_dir: str | os.PathLike = "quantized",
+    *,
+    distill: bool = True,
+    freeze_batch_norm: bool = True,
+    resume: bool = False,
+    overwrite: bool = False,
+    verbose: int | str = "auto",
+) -> fit.TrainingReport:
+    """Trains a copy of a float model that rounds as its int8 file will.
+
+    The copy starts as close to the float model as a calibrated file is, learns
+    to give its outputs, and stays what it was if no epoch is better on the
+    validation pictures.
+
+    Args:
+        model: a trained float classifier.
+        dataset: the pictures.
+        recipe: how to train.
+        output_dir: folder for what `train` leaves; `best.keras` is the
+            quantization-aware model.
+        distill: whether it learns the outputs of `model`, not the labels of
+            the pictures; see `distill`.
+        freeze_batch_norm: see `quantization.quantize_model`.
+        resume: whether to go on with the run in `output_dir`.
+        overwrite: whether an earlier run in `output_dir` may be replaced.
+        verbose: as of `train`.
+
+    Returns:
+        The report of the run.
+
+    Raises:
+        ValueError: as of `quantize_model` and `train`.
+        FileExistsError: `output_dir` holds a run, and neither `resume` nor
+            `overwrite` is set.
+    """
+    folder = fit.prepare_folder(Path(output_dir), resume, overwrite)
+    quantized = quantization.quantize_model(
+        model, dataset.calibration, freeze_batch_norm=freeze_batch_norm
+    )
+    return fit.train(
+        quantized,
+        label_by(model, dataset) if distill else dataset,
+        recipe,
+        folder,
+        resume=resume,
+        overwrite=overwrite,
+        keep_start=True,
+        verbose=verbose,
+    )
+
+
 def train_quantized(
     model: keras.Model,
     dataset: Dataset,
@@ -100,9 +155,7 @@ def train_quantized(
 ) -> QuantizationReport:
     """Calibrates, trains, converts and measures, in one run.
 
-    The rounding model starts as close to the float model as the calibrated
-    file is, learns to give its outputs, and stays what it was if no epoch is
-    better on the validation pictures. The better of the calibrated and the
+    See `train_rounding` for the training. The better of the calibrated and the
     trained file is kept.
 
     Args:
@@ -112,9 +165,8 @@ def train_quantized(
         output_dir: folder for `model.tflite`, `quantization.json` and what
             `train` leaves; `best.keras` is the quantization-aware model.
         precision: `"int8"` or `"int8_mixed"`.
-        distill: whether it learns the outputs of `model`, not the labels of
-            the pictures; see `distill`.
-        freeze_batch_norm: see `quantization.quantize_model`.
+        distill: as of `train_rounding`.
+        freeze_batch_norm: as of `train_rounding`.
         resume: whether to go on with the run in `output_dir`.
         overwrite: whether an earlier run in `output_dir` may be replaced.
         verbose: as of `train`.
@@ -127,18 +179,16 @@ def train_quantized(
         FileExistsError: `output_dir` holds a run, and neither `resume` nor
             `overwrite` is set.
     """
-    folder = fit.prepare_folder(Path(output_dir), resume, overwrite)
-    quantized = quantization.quantize_model(
-        model, dataset.calibration, freeze_batch_norm=freeze_batch_norm
-    )
-    training = fit.train(
-        quantized,
-        label_by(model, dataset) if distill else dataset,
+    folder = Path(output_dir)
+    training = train_rounding(
+        model,
+        dataset,
         recipe,
         folder,
+        distill=distill,
+        freeze_batch_norm=freeze_batch_norm,
         resume=resume,
         overwrite=overwrite,
-        keep_start=True,
         verbose=verbose,
     )
     sources = {
