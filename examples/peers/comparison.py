@@ -357,13 +357,19 @@ class Comparison(reports.Report):
             axes.scatter(times, tops, marker=marker, label=label)
             for row, time in zip(rows, times):
                 spans.setdefault(row.model, []).append(time)
+        heights = []
         for model, times in spans.items():
             card = CARDS[model]
             ends = (min(times), max(times))
             axes.plot(ends, [card.top1] * 2, "lightgrey", zorder=0)
+            # Networks of the same accuracy: one name above the other.
+            lift = 10 * heights.count(card.top1)
+            heights.append(card.top1)
             axes.annotate(
                 f"{card.name}  ",
                 (ends[0], card.top1),
+                (0, lift),
+                textcoords="offset points",
                 fontsize=8,
                 horizontalalignment="right",
                 verticalalignment="center",
