@@ -12,7 +12,8 @@ folder=$(cd "$folder" && pwd)
 packages=$(mktemp -d)
 trap 'rm -rf "$packages"' EXIT
 cd "$packages"
-apt-get download chromium-common
+apt-get download chromium-common ||
+  { apt-get update && apt-get download chromium-common; }
 dpkg-deb -x chromium-common_*.deb .
 cp usr/lib/chromium/libvk_swiftshader.so usr/lib/chromium/libvulkan.so.1 \
   usr/lib/chromium/vk_swiftshader_icd.json "$folder"

@@ -165,21 +165,3 @@ def test_ops_belong_to_their_layers(tiny_model, tmp_path):
     assert ("SOFTMAX", "predictions") in found
     assert ("RSQRT", "block2/transformer_0/norm1") in found
     assert ("FULLY_CONNECTED", "predictions") in found
-
-
-def test_int8_norms_are_one_operation(tiny_model, tiny_pictures, tmp_path):
-    norms = sum(
-        type(layer).__name__ == "LayerNorm"
-        for _, layer in graph.walk(tiny_model)
-    )
-    for precision, expected in (("int8", norms), ("int8_mixed", 0)):
-        path = tmp_path / precision
-        tflite.convert(
-            tiny_model,
-            path,
-            precision=precision,
-            calibration_data=tiny_pictures,
-        )
-        counts = tflite.inspect(path).op_counts
-        assert counts.get("L2_NORMALIZATION", 0) == expected
-        assert ("RSQRT" in counts) == (precision == "int8_mixed")

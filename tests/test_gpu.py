@@ -87,6 +87,7 @@ def computed(request, tiny_model, tiny_pictures, tmp_path):
     tflite.convert(
         tiny_model,
         path,
+        target="gpu",
         precision=request.param,
         calibration_data=tiny_pictures,
     )

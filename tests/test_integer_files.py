@@ -12,7 +12,7 @@ from keras_mobilevit.quantization import clipping
 from keras_mobilevit.quantization.rounding import signal_to_noise
 from keras_mobilevit.tflite import bias
 from keras_mobilevit.tflite import flatbuffer
-from keras_mobilevit.tflite import fusions
+from keras_mobilevit.tflite import silu
 from keras_mobilevit.tflite import writers
 from keras_mobilevit.tflite.interpreter import Runner
 from keras_mobilevit.tflite.origins import layers_of_ops
@@ -106,7 +106,7 @@ def test_what_a_gate_does_not_let_through_does_not_count(scale):
 def test_gates_are_found_with_their_scales(tiny_model, files):
     model = flatbuffer.read_model(files["float32"].read_bytes())
     count = sum(n.name == "LOGISTIC" for n in flatbuffer.nodes(model))
-    gates = fusions.gates(model)
+    gates = silu.gate_scales(model)
     assert len(gates) == count > 3
     for tensor, scale in gates.items():
         channels = model.subgraphs[0].tensors[tensor].shape[-1]

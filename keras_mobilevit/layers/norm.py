@@ -21,8 +21,8 @@ class LayerNorm(QuantizableLayer):
     The same function as `keras.layers.LayerNormalization`, as the chain mean,
     subtract, square, mean, add, rsqrt, multiply: Keras' own leaves a float
     `NEG` in a file that should be all int8. Half-precision inputs are
-    normalized in float32. An int8 file divides by the deviation in one
-    operation, `L2_NORMALIZATION`, so nothing is rounded on the way there.
+    normalized in float32. An int8 file divides by the deviation in another
+    form, in which a small variance is not lost (`tflite/norms.py`).
 
     Input and output: float tensors of equal shape, any rank.
 

@@ -16,7 +16,7 @@ from keras_mobilevit.layers.conv import live_inputs
 from keras_mobilevit.quantization.calibration import MEAN_PICTURES
 from keras_mobilevit.quantization.calibration import channel_means
 from keras_mobilevit.tflite import flatbuffer
-from keras_mobilevit.tflite import fusions
+from keras_mobilevit.tflite import silu
 from keras_mobilevit.tflite.interpreter import as_input
 from keras_mobilevit.tflite.interpreter import run_graph
 
@@ -37,7 +37,7 @@ def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
             takes them.
     """
     pictures = pictures[:MEAN_PICTURES]
-    gates = fusions.gates(float_model)
+    gates = silu.gate_scales(float_model)
     names = [tensor.name for tensor in float_model.subgraphs[0].tensors]
     gates = {names[tensor]: scale for tensor, scale in gates.items()}
     means = _float_means(float_model, pictures, gates)

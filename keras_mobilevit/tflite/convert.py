@@ -276,6 +276,7 @@ def convert(
                 input_dtype,
                 precision,
                 refine and pictures is not None,
+                refused=TARGETS[target].refused,
                 dense_as_conv=target == "edgetpu",
                 finish=describe,
             )

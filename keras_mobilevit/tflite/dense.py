@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.additions import operation
 
 
 def to_convolutions(model: Any) -> None:
@@ -61,27 +62,15 @@ def _twin(graph, tensor, shape, suffix):
     return len(graph.tensors) - 1
 
 
-def _operator(model, name, options, tensors):
-    """Returns an operation with its options, named as in the schema."""
-    schema = flatbuffer.schema()
-    op = schema.OperatorT()
-    op.opcodeIndex = flatbuffer.add_code(model, name)
-    op.builtinOptionsType = getattr(schema.BuiltinOptions, options)
-    op.builtinOptions = getattr(schema, f"{options}T")()
-    op.inputs, op.outputs = ([t] for t in tensors)
-    return op
-
-
 def _reshape(model, source, result):
-    op = _operator(model, "RESHAPE", "ReshapeOptions", (source, result))
-    op.builtinOptions.newShape = model.subgraphs[0].tensors[result].shape
-    return op
+    shape = model.subgraphs[0].tensors[result].shape
+    options = {"options": "ReshapeOptions", "newShape": shape}
+    return operation(model, "RESHAPE", [source], result, **options)
 
 
 def _squeeze(model, source, result):
-    op = _operator(model, "SQUEEZE", "SqueezeOptions", (source, result))
-    op.builtinOptions.squeezeDims = [0, 1]
-    return op
+    options = {"options": "SqueezeOptions", "squeezeDims": [0, 1]}
+    return operation(model, "SQUEEZE", [source], result, **options)
 
 
 def _to_convolution(model, op):

@@ -303,6 +303,7 @@ def int8_ends_to_uint8(model: Any) -> None:
 # The operator versions that introduced int8, from TensorFlow's op_version.cc;
 # every one of them is part of TensorFlow 2.5.
 _INT8_VERSIONS = {
+    "ABS": 2,
     "ADD": 2,
     "AVERAGE_POOL_2D": 2,
     "BATCH_MATMUL": 2,
@@ -317,6 +318,7 @@ _INT8_VERSIONS = {
     "MEAN": 2,
     "MUL": 2,
     "PAD": 2,
+    "REDUCE_MAX": 2,
     "RESIZE_BILINEAR": 2,
     "RSQRT": 2,
     "SOFTMAX": 2,
@@ -351,9 +353,13 @@ def state_versions(model: Any) -> None:
 
 
 def add_code(model: Any, name: str) -> int:
-    """Adds an operator code to a model and returns its index."""
+    """Returns the index of an operator code, which is added if need be."""
+    builtin = getattr(schema().BuiltinOperator, name)
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == builtin:
+            return index
     code = schema().OperatorCodeT()
-    code.builtinCode = getattr(schema().BuiltinOperator, name)
+    code.builtinCode = builtin
     # Older runtimes read this one.
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.version = 1

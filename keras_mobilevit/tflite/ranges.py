@@ -11,7 +11,8 @@ import numpy as np
 from keras_mobilevit.layers.conv import live_inputs
 from keras_mobilevit.quantization import clipping
 from keras_mobilevit.tflite import flatbuffer
-from keras_mobilevit.tflite import fusions
+from keras_mobilevit.tflite import norms
+from keras_mobilevit.tflite import silu
 
 
 def activation_ranges(
@@ -57,7 +58,7 @@ def activation_ranges(
     source = interpreter.get_input_details()[0]["index"]
     model = flatbuffer.read_model(Path(float_file).read_bytes())
     graph = flatbuffer.nodes(model)
-    gates = fusions.gates(model) if narrow else {}
+    gates = silu.gate_scales(model) if narrow else {}
     computed = {tensor for node in graph for tensor in node.outputs}
     names = {
         detail["index"]: detail["name"]
@@ -183,7 +184,7 @@ def trained_ranges(
     lifted = flatbuffer.lift_ranges(model)
     if not lifted:
         return None
-    for tensor, bounds in fusions.norm_ranges(model).items():
+    for tensor, bounds in norms.ranges(model).items():
         lifted.setdefault(tensor, bounds)
     tensors = model.subgraphs[0].tensors
     graph = flatbuffer.nodes(model)

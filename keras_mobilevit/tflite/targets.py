@@ -29,8 +29,6 @@ class Target:
         precision: the precision that suits it best; `None` for one of
             `READERS`.
         precisions: every precision that it runs.
-        input_dtype: the type of input and outputs that suits it best; `None`
-            for what goes with the precision.
         basis: `MEASURED` with the installed runtime, `PREDICTED` from the
             rules of this row, or `NO_CLAIM`.
         ops: the operations that it runs, each with its limits.
@@ -56,7 +54,6 @@ class Target:
     description: str
     precision: str | None
     precisions: tuple[str, ...] = PRECISIONS
-    input_dtype: str | None = None
     basis: str = NO_CLAIM
     ops: dict[str, tuple[Limit, ...]] = dataclasses.field(default_factory=dict)
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -281,11 +278,13 @@ TARGETS = {
     "gpu": Target(
         "a phone's GPU (ML Drift)",
         "float16",
-        ("float32", "float16"),
-        input_dtype="float32",
+        ("float32", "float16", "int8_mixed", "int8"),
         basis=PREDICTED,
         ops=_GPU_OPS,
-        refused={"L2_NORMALIZATION": "write it as MUL, SUM and RSQRT"},
+        refused={
+            "L2_NORMALIZATION": '`convert(..., target="gpu")` writes norms of '
+            "int8 files without it"
+        },
         limits=(
             Limit("at most 4 axes", rules.has_four_axes, _ML_DRIFT, _RANK),
             Limit(
@@ -309,7 +308,6 @@ TARGETS = {
         "a Coral Edge TPU",
         "int8",
         ("int8",),
-        input_dtype="uint8",
         basis=PREDICTED,
         ops=_CORAL_OPS,
         refused={

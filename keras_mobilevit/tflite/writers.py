@@ -15,7 +15,7 @@ from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.tflite import bias
 from keras_mobilevit.tflite import dense
 from keras_mobilevit.tflite import flatbuffer
-from keras_mobilevit.tflite import fusions
+from keras_mobilevit.tflite import norms
 from keras_mobilevit.tflite import ranges
 
 
@@ -54,6 +54,8 @@ class IntegerWriter:
         refine: whether ranges of 8 bits are narrowed, see `ranges`, and layers
             get the means that they have in float, see `bias`. It needs
             `pictures`.
+        refused: operations that the device does not run, for which norms
+            have another form, see `norms`.
         dense_as_conv: whether dense layers on one vector are written as
             convolutions, see `dense`.
         finish: what is done to the bytes of each file.
@@ -69,10 +71,12 @@ class IntegerWriter:
         input_dtype: str,
         precision: str,
         refine: bool = False,
+        refused: Collection[str] = (),
         dense_as_conv: bool = False,
         finish: Callable[[bytes], bytes] = bytes,
     ):
         self._dense_as_conv, self._finish = dense_as_conv, finish
+        self._refused = refused
         self.input_dtype, self.precision = input_dtype, precision
         self._pictures = pictures if refine else None
         self._float_file = saved_model.with_name("float.tflite")
@@ -92,7 +96,7 @@ class IntegerWriter:
         if precision != "int16x8":
             fixed.update(_fixed_ranges(self._graph, known, tensors))
         if precision == "int8":
-            fixed.update(fusions.norm_ranges(self.model))
+            fixed.update(norms.ranges(self.model))
         for tensor, (low, high) in fixed.items():
             bounds = known[tensors[tensor].name.decode()]
             bounds["min"] = np.full_like(bounds["min"], low)
@@ -137,7 +141,7 @@ class IntegerWriter:
             )
         model = flatbuffer.read_model(bytes(result.quantized_model))
         if self.precision == "int8":
-            fusions.fuse_norms(model)
+            norms.rewrite(model, self._refused)
         if self._pictures is not None:
             bias.correct_biases(model, self.model, self._pictures)
         if self._dense_as_conv:
