@@ -153,6 +153,7 @@ Model not quantized
 Internal compiler error. Aborting! 
 """,
     "did not say why": "",
+    "a thing never seen": "Starting\na thing never seen\n\n",
 }
 
 

@@ -90,6 +90,37 @@ def test_attention_is_left_on_the_cpu(tiny_files):
         assert "split=True" in finding.remedy and "Google" in finding.source
 
 
+def test_layers_are_named(tiny_files):
+    report = inspect(tiny_files["uint8_io"]).check("edgetpu")
+    text, layers = str(report), report.layers
+    assert sum(mapped for mapped, _ in layers.values()) == report.mapped
+    assert sum(total for _, total in layers.values()) == report.total
+    for name in ("stem", "block1"):
+        assert layers[name][0] == layers[name][1] > 2
+    assert 0 < layers["block2"][0] < layers["block2"][1]
+    assert layers["predictions"][0] == 0
+    rows = [
+        [cell.strip() for cell in row.split("|")] for row in text.split("\n")
+    ]
+    found = {row[1]: row[2].split(", ") for row in rows if len(row) == 4}
+    assert {"stem", "block1"} <= set(found["layers that map"])
+    assert found["in part"] == ["block2"]
+    assert "predictions" in found["not"]
+    (finding,) = [f for f in report.findings if "BATCH_MATMUL" in f.ops]
+    assert finding.layer == "block2"
+    assert f"from #{finding.first} in block2" in text
+
+
+def test_files_that_name_no_layers(tmp_path):
+    tensors = [T((1, 8))] * 3
+    ops = [O("TANH", (0,), (1,)), O("MyOwnOp", (1,), (2,))]
+    report = inspect(build(tmp_path / "a.tflite", tensors, ops)).check(
+        "edgetpu"
+    )
+    assert report.layers == {"all": (1, 2)}
+    assert "in part" not in str(report) and "in all" not in str(report)
+
+
 def test_float_ends_are_left_on_the_cpu(tiny_files):
     """The QUANTIZE of the input does not end the part: it starts behind."""
     found = inspect(tiny_files["int8"])
@@ -323,6 +354,7 @@ def test_several_graphs_and_custom_operations(tmp_path):
     for target in {**targets.TARGETS, **targets.READERS}:
         report = inspect(path).check(target)
         assert report.total == 6
+        assert sum(total for _, total in report.layers.values()) == 2
         assert len(report.verdicts) == 6 and str(report)
     gpu = adds_up(inspect(path).check("gpu"))
     assert verdicts(gpu) == [MAPS, MAPS_NOT, *[UNKNOWN] * 4]

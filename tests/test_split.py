@@ -223,6 +223,7 @@ def test_convert_splits(tiny_model, tiny_pictures, tmp_path, capsys):
         tiny_model, path, split=True, overwrite=True, **arguments
     )
     assert_chains(path, *report.parts, tiny_pictures[:3])
+    assert all(part in str(report) for part in report.parts)
     report = tflite.convert(tiny_model, path, overwrite=True, **arguments)
     assert report.parts == ()
 

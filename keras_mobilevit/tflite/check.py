@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from keras_mobilevit.tflite import compiler
 from keras_mobilevit.tflite import delegates
 from keras_mobilevit.tflite import targets
+from keras_mobilevit.tflite.origins import outermost_layers
 from keras_mobilevit.tflite.reader import Op
 from keras_mobilevit.tflite.targets import Target
 from keras_mobilevit.tflite.verdicts import MAPS
@@ -70,6 +71,7 @@ def check(
             )
             for verdict in verdicts
         ]
+    verdicts = _with_layers(verdicts, inspection.ops)
     mapped = {(v.subgraph, v.index) for v in verdicts if v.verdict == MAPS}
     weights = sum(
         sum(op.constant_bytes)
@@ -97,6 +99,24 @@ def check(
         or tuple(int(weights * ratio) for ratio in row.cached_per_byte),
         memory=outcome.memory or row.memory,
     )
+
+
+def _with_layers(
+    verdicts: Sequence[Verdict], ops: Sequence[Op]
+) -> list[Verdict]:
+    """Adds the layers that the operations of the main graph come from."""
+    main = [op for op in ops if not op.subgraph]
+    layers = outermost_layers(
+        ("".join(op.output_names[:1]), op.input_tensors, op.output_tensors)
+        for op in main
+    )
+    places = {op.index: layer for op, layer in zip(main, layers)}
+    return [
+        verdict
+        if verdict.subgraph
+        else dataclasses.replace(verdict, layer=places[verdict.index])
+        for verdict in verdicts
+    ]
 
 
 def _find_compiler(target: str, compile_it: bool | None) -> str | None:

@@ -83,7 +83,7 @@ def parse(text: str) -> Log:
     version = re.search(r"Edge TPU Compiler version (\S+)", text)
     error = ""
     if "Model compiled successfully" not in text:
-        lines = _COMPLAINT.findall(text) or text.split("\n")[-1:]
+        lines = _COMPLAINT.findall(text) or text.strip().split("\n")[-1:]
         said = " ".join(line.strip() for line in lines).strip()
         error = said or "it compiled nothing and did not say why"
     subgraphs = re.search(r"Number of Edge TPU subgraphs: (\d+)", text)

@@ -91,6 +91,12 @@ class Conversion(reports.Report):
                 )
             ],
         )
+        if self.parts:
+            first, rest = self.parts
+            written += (
+                f"\n\nIts first part, which the {self.target} is predicted to "
+                f"run: {first}\nThe rest, for the CPU: {rest}"
+            )
         return f"{written}\n\n{self.budget}" if self.budget else written
 
 

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from keras_mobilevit.tflite import flatbuffer
@@ -51,3 +53,41 @@ def _follow(tree, names):
             break
         best = tree.get(None, best)
     return best
+
+
+def edges(model: Any) -> list[tuple[str, Sequence[int], Sequence[int]]]:
+    """Returns what `outermost_layers` takes of an object tree."""
+    tensors = model.subgraphs[0].tensors
+    return [
+        (tensors[node.outputs[0]].name.decode(), node.inputs, node.outputs)
+        for node in flatbuffer.nodes(model)
+    ]
+
+
+def outermost_layers(
+    ops: Iterable[tuple[str, Sequence[int], Sequence[int]]],
+) -> list[str]:
+    """Names the outermost layer of each operation, from the file alone.
+
+    Args:
+        ops: of each the name of its first output, the tensors that it reads
+            and those that it writes.
+
+    Returns:
+        A name for each; `"all"` if no tensor is named after a layer.
+    """
+    ops = list(ops)
+    readers = {t: i for i, (_, inputs, _) in enumerate(ops) for t in inputs}
+    owners = []
+    for name, _, _ in ops:
+        parts = name.split(";")[0].split("/")
+        found = re.sub(r"_\d+$", "", parts[1]) if len(parts) > 2 else None
+        owners.append(found)
+    # What has no such name belongs to what reads it, or, at the end, to what
+    # it reads.
+    for index in reversed(range(len(ops))):
+        for tensor in ops[index][2][:1]:
+            if owners[index] is None and tensor in readers:
+                owners[index] = owners[readers[tensor]]
+    known = [owner for owner in owners if owner] or ["all"]
+    return [owner or known[-1] for owner in owners]

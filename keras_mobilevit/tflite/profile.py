@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.origins import edges
+from keras_mobilevit.tflite.origins import outermost_layers
 from keras_mobilevit.tflite.split import cut
 
 
@@ -75,7 +75,7 @@ def write_beginnings(
     """
     data = Path(path).read_bytes()
     model = flatbuffer.read_model(data)
-    owners = _owners(model)
+    owners = outermost_layers(edges(model))
     last = {layer: i for i, layer in enumerate(owners)}
     layers = sorted(last, key=last.get)
     files = []
@@ -86,27 +86,6 @@ def write_beginnings(
         Path(files[-1]).write_bytes(part)
     counts = [(layer, owners.count(layer)) for layer in layers]
     return counts, [*files, os.fspath(path)]
-
-
-def _owners(model: Any) -> list[str]:
-    """The outermost layer of each operation, by the names of its outputs."""
-    tensors = model.subgraphs[0].tensors
-    nodes = flatbuffer.nodes(model)
-    readers = {t: i for i, node in enumerate(nodes) for t in node.inputs}
-    owners = []
-    for node in nodes:
-        name = tensors[node.outputs[0]].name.decode().split(";")[0]
-        parts = name.split("/")
-        found = re.sub(r"_\d+$", "", parts[1]) if len(parts) > 2 else None
-        owners.append(found)
-    # What has no such name belongs to what reads it, or, at the end, to what
-    # it reads.
-    for i in reversed(range(len(nodes))):
-        reader = readers.get(nodes[i].outputs[0])
-        if owners[i] is None and reader is not None:
-            owners[i] = owners[reader]
-    known = [owner for owner in owners if owner] or ["all"]
-    return [owner or known[-1] for owner in owners]
 
 
 def from_times(

@@ -21,6 +21,9 @@ class Verdict:
         reason: why; `""` for what maps.
         source: who says so.
         remedy: what can be done; `""` for nothing.
+        layer: the outermost layer of the model that it was made from, as the
+            names in the file tell; `"all"` if they do not, `""` outside the
+            main graph.
     """
 
     subgraph: int
@@ -30,6 +33,7 @@ class Verdict:
     reason: str = ""
     source: str = ""
     remedy: str = ""
+    layer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Finding:
         ops: `{op name: count}`.
         first: the index of the first of them; `None` if the reason is one
             of the whole file.
+        layer: that of the first of them.
     """
 
     verdict: str
@@ -49,6 +54,7 @@ class Finding:
     remedy: str
     ops: dict[str, int]
     first: int | None
+    layer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +111,20 @@ class Check(reports.Report):
             return True
         return False if self.cached_bytes[0] > self.memory[-1] else None
 
+    @property
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """Of each layer of the model, how many operations map, and of how many.
+
+        The layers are the outermost, in the order of the file.
+        """
+        found = {}
+        for verdict in self.verdicts:
+            if verdict.layer:
+                mapped, total = found.get(verdict.layer, (0, 0))
+                maps = verdict.verdict == MAPS
+                found[verdict.layer] = (mapped + maps, total + 1)
+        return found
+
     def __str__(self) -> str:
         share = f" ({self.mapped / self.total:.1%})" if self.total else ""
         facts = [
@@ -117,6 +137,16 @@ class Check(reports.Report):
             ("unknown", self.unknown),
             ("partitions", self.partitions),
         ]
+        if 0 < self.mapped < self.total and len(self.layers) > 1:
+            counts = self.layers.items()
+            facts += [
+                (
+                    "layers that map",
+                    _names(n for n, (k, m) in counts if k == m),
+                ),
+                ("in part", _names(n for n, (k, m) in counts if 0 < k < m)),
+                ("not", _names(n for n, (k, m) in counts if not k)),
+            ]
         if self.memory:
             facts += [
                 ("bytes to keep on the chip", _span(self.cached_bytes)),
@@ -152,7 +182,12 @@ def gather(verdicts: Sequence[Verdict]) -> list[Finding]:
             )
             groups.setdefault(key, []).append(verdict)
     return [
-        Finding(*key, count(v.name for v in group), group[0].index)
+        Finding(
+            *key,
+            count(v.name for v in group),
+            group[0].index,
+            group[0].layer,
+        )
         for key, group in groups.items()
     ]
 
@@ -167,7 +202,15 @@ def _few(finding: Finding) -> str:
     names = [f"{count} {name}" for name, count in finding.ops.items()]
     more = f", {len(names) - 3} kinds more" if len(names) > 3 else ""
     at = "" if finding.first is None else f" from #{finding.first}"
+    at += f" in {finding.layer}" if finding.layer not in ("", "all") else ""
     return ", ".join(names[:3]) + more + at if names else "the file"
+
+
+def _names(layers: Iterable[str]) -> str | None:
+    """Layers in a line, the first of them if there are many."""
+    layers = list(layers)
+    more = f", {len(layers) - 30} more" if len(layers) > 30 else ""
+    return ", ".join(layers[:30]) + more or None
 
 
 def _span(span: tuple[int, ...]) -> str:
