@@ -24,7 +24,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -45,9 +44,9 @@ from keras_mobilevit import files
 from keras_mobilevit import tflite
 from keras_mobilevit.layers import ConvNormAct
 from keras_mobilevit.tflite.benchmark import load
-from keras_mobilevit.tflite.benchmark import resident_memory
-from keras_mobilevit.tflite.benchmark import take_turns
+from keras_mobilevit.tflite.benchmark import take_turns_anew
 from keras_mobilevit.tflite.benchmark import timing
+from keras_mobilevit.tflite.memory import resident_memory
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("files", "peer_files", "folder of all files")
@@ -228,37 +227,18 @@ def measure(folder: Path, missing: dict[str, str]) -> Comparison:
         networks.setdefault(facts[path]["model"], []).append(path)
     for usable in networks.values():
         for threads in FLAGS.threads:
-            times = repeated(usable, threads)
-            for path in usable:
-                own, first = times[path], times[usable[0]]
-                row = timing(path.name, threads, own, first)
+            times = take_turns_anew(
+                [functools.partial(opened, path, threads) for path in usable],
+                *(FLAGS.repeats, 5, FLAGS.repeats * FLAGS.runs),
+                FLAGS.seconds and FLAGS.repeats * FLAGS.seconds,
+            )
+            for path, own in zip(usable, times):
+                row = timing(path.name, threads, own, times[0])
                 timings.setdefault(path, []).append(row)
     rows = tuple(
         Row(**facts[path], timings=tuple(timings[path])) for path in facts
     )
     return Comparison(machine(), tuple(FLAGS.threads), rows, missing)
-
-
-def repeated(paths: Sequence[Path], threads: int) -> dict[Path, np.ndarray]:
-    """Times files in turns, several times over, each time loaded anew.
-
-    Where in memory a file comes to lie is worth some per cent, and so is what
-    ran just before it: the order of loading and of the turns is another one
-    each time.
-
-    Returns:
-        Milliseconds of each file, of all rounds together.
-    """
-    generator = np.random.default_rng(0)
-    times = {path: [] for path in paths}
-    for _ in range(FLAGS.repeats):
-        order = [paths[i] for i in generator.permutation(len(paths))]
-        invokes = [opened(path, threads) for path in order]
-        take_turns(invokes, 5)
-        rounds = take_turns(invokes, FLAGS.runs, FLAGS.seconds)
-        for path, own in zip(order, rounds):
-            times[path].append(own)
-    return {path: np.concatenate(rows) for path, rows in times.items()}
 
 
 def file_row(path: Path) -> dict:

@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -73,21 +74,48 @@ def test_files_take_turns_and_the_first_one_rotates():
     assert times.shape == (3, 4)
 
 
+def test_files_are_opened_anew_in_another_order():
+    orders, counts = [], {name: [] for name in "abc"}
+
+    def open_it(name):
+        orders.append(name)
+        counts[name].append(0)
+
+        def run():
+            counts[name][-1] += 1
+            time.sleep(1e-4 * (1 + "abc".index(name)))
+
+        return run
+
+    openers = [functools.partial(open_it, name) for name in "abc"]
+    done = []
+    times = module.take_turns_anew(openers, 3, 2, 10, None, done.append)
+    assert times.shape == (3, 10) and sum(done) == 3 * 2 + 10
+    # Each row is that of its own file, whatever the order.
+    assert np.all(np.diff(times.min(axis=1)) > 5e-2)
+    assert all(runs == [6, 5, 5] for runs in counts.values())
+    found = {"".join(orders[i : i + 3]) for i in (0, 3, 6)}
+    assert len(orders) == 9 and len(found) > 1
+    assert all(sorted(order) == list("abc") for order in found)
+
+
 def test_ratio_is_the_median_of_the_rounds():
     first, own = np.array([1.0, 10.0, 100.0]), np.array([2.0, 20.0, 100.0])
     row = module.timing("a", 1, own, first)
     assert row.ratio == 2 and row.median_ms == 20 and row.min_ms == 2
 
 
-def test_seconds_end_the_rounds(tiny_float_file):
+@pytest.mark.parametrize("loads", [1, 3])
+def test_seconds_end_the_rounds(loads, tiny_float_file):
     found = benchmark(
         str(tiny_float_file),
         threads=[1],
         runs=100_000,
         seconds=1e-6,
         progress=False,
+        loads=loads,
     )
-    assert found.timings[0].runs == module._MIN_ROUNDS
+    assert found.timings[0].runs == loads * module._MIN_ROUNDS
 
 
 @pytest.mark.parametrize(
@@ -98,6 +126,7 @@ def test_seconds_end_the_rounds(tiny_float_file):
         ({"threads": (0,)}, "`threads`.*at least 1"),
         ({"runs": 0}, "`runs`.*at least 1"),
         ({"warmup": -1}, "`warmup`.*at least 0"),
+        ({"loads": 0}, "`loads`.*at least 1"),
         ({"seconds": 0}, "`seconds`"),
     ],
 )

@@ -1,9 +1,8 @@
 """How fast and how large TFLite files are on this machine."""
 
 import dataclasses
+import functools
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,32 +17,10 @@ from keras_mobilevit import reports
 from keras_mobilevit.tflite import profile as profiles
 from keras_mobilevit.tflite.interpreter import delegation
 from keras_mobilevit.tflite.interpreter import open_interpreter
+from keras_mobilevit.tflite.memory import resident_memory
 from keras_mobilevit.tflite.profile import Profile
 
 _MIN_ROUNDS = 3
-_CHILD_TIMEOUT = 120
-
-# Run in a process of its own, so that nothing else has touched its memory.
-_MEMORY_SCRIPT = """
-import os, sys
-{imports}
-
-def resident():
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-before = resident()
-{load_and_run}
-print("resident", resident() - before)
-"""
-_LITERT = (
-    "from ai_edge_litert.interpreter import Interpreter",
-    """
-interpreter = Interpreter(sys.argv[1], num_threads=1)
-interpreter.allocate_tensors()
-interpreter.invoke()
-""",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,25 +177,28 @@ def benchmark(
     seconds: float | None = None,
     progress: bool = True,
     profile: bool = False,
+    loads: int = 3,
 ) -> Benchmark:
     """Measures TFLite files against each other on this machine's CPU.
 
     The files take turns: each round runs every file once, and each round
-    starts with another one, so that all of them see the same machine. The
-    milliseconds hold for this processor only; other processors have other
-    kernels.
+    starts with another one, so that all of them see the same machine. Where in
+    memory a file comes to lie is worth some per cent, so they are loaded anew
+    several times, in another order. The milliseconds hold for this processor
+    only; other processors have other kernels.
 
     Args:
         paths: the `.tflite` files. The first is the one to compare with.
         threads: the numbers of CPU threads to measure with; `None` for 1 and
             all cores.
-        runs: rounds to time.
-        warmup: rounds before these.
+        runs: rounds to time, of all loads together.
+        warmup: rounds before these, after each load.
         seconds: stop timing after so many seconds for each number of threads,
-            though not before 3 rounds; `None` for no limit.
+            though not before 3 rounds of each load; `None` for no limit.
         progress: whether to show a progress bar.
         profile: whether to measure too how long each Keras layer takes, with
             the first number of threads.
+        loads: how often the files are loaded.
 
     Returns:
         Times, sizes, memory, and how much of each file XNNPACK runs.
@@ -245,6 +225,7 @@ def benchmark(
     for name, value, least in (
         ("runs", runs, 1),
         ("warmup", warmup, 0),
+        ("loads", loads, 1),
         *(("threads", count, 1) for count in threads),
     ):
         if not isinstance(value, int) or value < least:
@@ -257,15 +238,16 @@ def benchmark(
             f"`seconds` must be positive or `None`. Received: {seconds!r}"
         )
 
-    facts, timings = (), []
-    total = len(threads) * (runs + warmup)
+    timings = []
+    facts = tuple(_facts(path, load(path, threads[0])) for path in paths)
+    loads = min(loads, runs)
+    total = len(threads) * (runs + loads * warmup)
     with tqdm(total=total, desc="benchmark", disable=not progress) as bar:
         for count in threads:
-            interpreters = [load(path, count) for path in paths]
-            facts = facts or tuple(map(_facts, paths, interpreters))
-            invokes = [interpreter.invoke for interpreter in interpreters]
-            take_turns(invokes, warmup, None, bar.update)
-            times = take_turns(invokes, runs, seconds, bar.update)
+            times = take_turns_anew(
+                [functools.partial(_invoke_of, path, count) for path in paths],
+                *(loads, warmup, runs, seconds, bar.update),
+            )
             timings += [
                 timing(path, count, own, times[0])
                 for path, own in zip(paths, times)
@@ -292,6 +274,10 @@ def _profile(path: str, threads: int, runs: int, progress: bool) -> Profile:
         take_turns(invokes, 2, None, bar.update)
         times = take_turns(invokes, runs, None, bar.update)
     return profiles.from_times(path, threads, layers, times)
+
+
+def _invoke_of(path, threads):
+    return load(path, threads).invoke
 
 
 def load(path: str, threads: int) -> Any:
@@ -351,6 +337,40 @@ def take_turns(
     return times
 
 
+def take_turns_anew(
+    openers: Sequence[Callable[[], Callable[[], Any]]],
+    loads: int,
+    warmup: int,
+    rounds: int,
+    seconds: float | None = None,
+    progress: Callable[[int], Any] = lambda rounds: None,
+) -> np.ndarray:
+    """Times what takes turns, opened several times in another order.
+
+    Args:
+        openers: each opens one thing and returns what runs it once.
+        loads: how often they are opened, at most `rounds` times.
+        warmup: rounds that do not count, after each opening.
+        rounds: rounds that do, of all openings together.
+        seconds: stop after so many, though not before 3 rounds of each.
+        progress: called with the number of rounds that are done.
+
+    Returns:
+        Milliseconds, as of `take_turns`.
+    """
+    generator = np.random.default_rng(0)
+    found = []
+    for share in np.array_split(np.arange(rounds), loads):
+        order = generator.permutation(len(openers))
+        invokes = [openers[i]() for i in order]
+        take_turns(invokes, warmup, None, progress)
+        limit = None if seconds is None else seconds / loads
+        times = take_turns(invokes, len(share), limit, progress)
+        found.append(times[np.argsort(order)])
+        del invokes  # before the next are opened
+    return np.concatenate(found, axis=1)
+
+
 def timing(
     path: str, threads: int, times: np.ndarray, first: np.ndarray
 ) -> Timing:
@@ -371,38 +391,3 @@ def timing(
         ratio=float(np.median(times / first)),
         runs=len(times),
     )
-
-
-def resident_memory(
-    path: str, imports: str = _LITERT[0], load_and_run: str = _LITERT[1]
-) -> int | None:
-    """Returns by how much a fresh process grows when it runs a file once.
-
-    Args:
-        path: the file; the process finds it in `sys.argv[1]`.
-        imports: Python code before memory is looked at.
-        load_and_run: the code that loads the file and runs it.
-
-    Returns:
-        Bytes of resident memory; `None` where the system does not tell.
-
-    Raises:
-        RuntimeError: the process failed.
-    """
-    if not os.path.exists("/proc/self/statm"):
-        return None
-    script = _MEMORY_SCRIPT.format(imports=imports, load_and_run=load_and_run)
-    child = subprocess.run(
-        [sys.executable, "-c", script, path],
-        capture_output=True,
-        text=True,
-        timeout=_CHILD_TIMEOUT,
-    )
-    lines = child.stdout.split("\n")
-    found = [line.split()[1] for line in lines if line.startswith("resident")]
-    if child.returncode or not found:
-        raise RuntimeError(
-            f"The process that measures the memory of {path} failed: "
-            f"{child.stderr.strip()[-500:]}"
-        )
-    return int(found[0])
