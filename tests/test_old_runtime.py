@@ -87,6 +87,7 @@ def convert(tiny_pictures, tmp_path):
         ("cpu", "int8_mixed"),
         ("cpu", "int8"),
         ("gpu", "float16"),
+        ("gpu", "int8"),
         ("gpu", "float32"),
     ],
 )
