@@ -101,6 +101,8 @@ def rewrite(model: Any, refused: Collection[str] = ()) -> None:
     every delegate has: it divides each vector by its largest number, and then
     by a variance that cannot be small.
 
+    Neither adds `epsilon`, which is below a step of the variance.
+
     Args:
         model: object tree of an int8 file whose tensors have `ranges`. Chains
             that stayed in float are left so.
@@ -169,8 +171,8 @@ def _by_peak(model, chain):
     reduce = {"options": "ReducerOptions", "keepDims": True}
     multiply = {"options": "MulOptions"}
     return [
-        operation(model, name, inputs, output, **options)
-        for name, inputs, output, options in (
+        operation(model, kind, inputs, output, **options)
+        for kind, inputs, output, options in (
             ("ABS", [source], size, {"options": "AbsOptions"}),
             ("REDUCE_MAX", [size, axes], peak, reduce),
             ("RSQRT", [peak], root, {}),
