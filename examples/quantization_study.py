@@ -46,6 +46,7 @@ flags.DEFINE_string("data_dir", None, "folder of class folders")
 flags.DEFINE_string("model", "MobileViT_XXS", "name of the builder")
 flags.DEFINE_integer("image_size", 64, "side of the pictures in pixels")
 flags.DEFINE_integer("epochs", 10, "passes over the training pictures")
+flags.DEFINE_float("learning_rate", 2e-3, "highest, of these epochs")
 flags.DEFINE_integer("quantized_epochs", 4, "of them, rounding; 0 for none")
 flags.DEFINE_multi_float("sigmas", [0.0, 1.5], "spread of the start")
 flags.DEFINE_multi_float("outliers", [], "factors of the outlying channels")
@@ -201,7 +202,9 @@ def trained(folder, sigma, seed, dataset):
             classes=len(dataset.class_names),
         )
         imbalance(model, sigma, seed)
-        recipe = training.Recipe(epochs=FLAGS.epochs)
+        recipe = training.Recipe(
+            epochs=FLAGS.epochs, learning_rate=FLAGS.learning_rate
+        )
         training.train(
             model, dataset, recipe, folder, overwrite=True, verbose=2
         )
