@@ -75,7 +75,7 @@ EVALUATE = {
 BENCHMARK = {
     "threads": (list, "CPU threads, repeatable; by default 1 and all cores"),
     "runs": (50, "how often each file is timed"),
-    "profile": (False, "show too where in the network the time goes"),
+    "profile": (False, "show too which layers and kernels take the time"),
     "plot": (str, "PNG file to draw"),
     **OUTPUT,
 }

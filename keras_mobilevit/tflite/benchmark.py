@@ -17,6 +17,7 @@ from keras_mobilevit import reports
 from keras_mobilevit.tflite import profile as profiles
 from keras_mobilevit.tflite.interpreter import delegation
 from keras_mobilevit.tflite.interpreter import open_interpreter
+from keras_mobilevit.tflite.kernels import kernel_times
 from keras_mobilevit.tflite.memory import resident_memory
 from keras_mobilevit.tflite.profile import Profile
 
@@ -196,8 +197,8 @@ def benchmark(
         seconds: stop timing after so many seconds for each number of threads,
             though not before 3 rounds of each load; `None` for no limit.
         progress: whether to show a progress bar.
-        profile: whether to measure too how long each Keras layer takes, with
-            the first number of threads.
+        profile: whether to measure too how long each Keras layer and each
+            kind of kernel takes, with the first number of threads.
         loads: how often the files are loaded.
 
     Returns:
@@ -273,7 +274,9 @@ def _profile(path: str, threads: int, runs: int, progress: bool) -> Profile:
         invokes = [interpreter.invoke for interpreter in interpreters]
         take_turns(invokes, 2, None, bar.update)
         times = take_turns(invokes, runs, None, bar.update)
-    return profiles.from_times(path, threads, layers, times)
+    median = float(np.median(times[-1]))
+    found = kernel_times(path, threads, runs, median)
+    return profiles.from_times(path, threads, layers, times, found)
 
 
 def _invoke_of(path, threads):

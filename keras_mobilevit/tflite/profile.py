@@ -1,4 +1,4 @@
-"""Where in a network a file's time goes, by Keras layer."""
+"""Where a file's time goes, by Keras layer and by kind of kernel."""
 
 import dataclasses
 import os
@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_mobilevit import reports
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.kernels import KernelTime
 from keras_mobilevit.tflite.origins import edges
 from keras_mobilevit.tflite.origins import outermost_layers
 from keras_mobilevit.tflite.split import cut
@@ -39,21 +40,42 @@ class Profile(reports.Report):
         threads: CPU threads.
         total_ms: milliseconds of one run.
         layers: one row for each layer, in the order of their last operation.
+        kernels: one row for each kind of kernel, slowest first; `()` if the
+            runtime does not tell.
     """
 
     path: str
     threads: int
     total_ms: float
     layers: tuple[LayerTime, ...]
+    kernels: tuple[KernelTime, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.path}, {self.threads} thread(s)\n" + reports.table(
+        layers = reports.table(
             ("layer", "operations", "ms", "share %"),
             [
                 (row.layer, row.ops, f"{row.ms:.3f}", f"{100 * row.share:.1f}")
                 for row in self.layers
             ],
         )
+        kernels = "Of its kernels this runtime does not tell."
+        if self.kernels:
+            kernels = reports.table(
+                ("kernel", "runs", "ms", "share %"),
+                [
+                    (
+                        row.kernel
+                        if row.in_xnnpack
+                        else f"{row.kernel}, outside XNNPACK",
+                        row.count,
+                        f"{row.ms:.3f}",
+                        f"{100 * row.share:.1f}",
+                    )
+                    for row in self.kernels
+                ],
+            )
+        title = f"{self.path}, {self.threads} thread(s)"
+        return f"{title}\n{layers}\n\n{kernels}"
 
 
 def write_beginnings(
@@ -93,6 +115,7 @@ def from_times(
     threads: int,
     layers: list[tuple[str, int]],
     times: np.ndarray,
+    kernels: tuple[KernelTime, ...] = (),
 ) -> Profile:
     """Turns the times of a file's beginnings into times of its layers.
 
@@ -101,6 +124,7 @@ def from_times(
         threads: CPU threads that it was timed with.
         layers: what `write_beginnings` returned.
         times: milliseconds of its files, `(files, rounds)`.
+        kernels: what `kernel_times` returned.
 
     Returns:
         Milliseconds by layer; a layer that takes next to nothing may come
@@ -120,4 +144,5 @@ def from_times(
             )
             for (layer, ops), share in zip(layers, shares.tolist())
         ),
+        kernels=kernels,
     )
