@@ -83,17 +83,32 @@ def test_int8_has_only_integers(convert, tmp_path):
     assert versions["CONV_2D"] == 3 and versions["ADD"] == 2
 
 
-def test_mixed_keeps_attention_and_norms_in_float(convert, tmp_path):
+def test_mixed_keeps_softmax_and_norms_in_float(convert, tmp_path):
     report = convert(tmp_path / "a.tflite", precision="int8_mixed")
     ops = tflite.inspect(report.path).ops
     floats = {op.name for op in ops if op.output_dtypes[0] == "float32"}
     integers = {op.name for op in ops if op.output_dtypes[0] == "int8"}
-    assert {"BATCH_MATMUL", "SOFTMAX", "RSQRT"} <= floats - integers
-    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC"} <= integers - floats
+    assert {"SOFTMAX", "RSQRT"} <= floats - integers
+    assert {
+        *("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC")
+    } <= integers - floats
     timing = tflite.benchmark([report.path], runs=2, threads=(1,))
     assert timing.files[0].partitions == 1
     # XNNPACK leaves the two that turn uint8 into int8 and back.
     assert set(timing.files[0].ops_outside) <= {"QUANTIZE"}
+
+
+@pytest.mark.parametrize("equalize", [True, False])
+def test_xnnpack_takes_products_of_integers(convert, equalize, tmp_path):
+    """Their second factor has the zero point 0."""
+    path = tmp_path / "a.tflite"
+    convert(path, precision="int8", equalize=equalize, refine=equalize)
+    verdicts = [
+        verdict.verdict
+        for verdict in tflite.inspect(path).check("cpu").verdicts
+        if verdict.name == "BATCH_MATMUL"
+    ]
+    assert len(verdicts) == 2 and set(verdicts) == {"maps"}
 
 
 def test_equal_conversions_give_equal_files(convert, tmp_path):

@@ -93,9 +93,10 @@ def constant(model: Any, tensor: int) -> np.ndarray:
 
 
 # The kernels of these have no fast int8 form on a CPU.
-_SEEDS = {"BATCH_MATMUL", "SOFTMAX", "RSQRT"}
+_SEEDS = {"SOFTMAX", "RSQRT"}
 # Islands end at these: int8 makes them fast, or they only move values.
 _SHORES = {
+    "BATCH_MATMUL",
     "CONV_2D",
     "DEPTHWISE_CONV_2D",
     "FULLY_CONNECTED",
@@ -109,10 +110,10 @@ _SHORES = {
 def float_islands(graph: list[Node]) -> set[int]:
     """Finds the operations that an int8_mixed file computes in float.
 
-    These are the attention cores and the normalizations, found by what they
-    are and not by name: the connected groups of element-wise operations and
-    means that hold a `BATCH_MATMUL`, a `SOFTMAX` or an `RSQRT`. Layers with
-    weights, SiLU gates and pure data movement bound them and stay int8.
+    These are softmax and the normalizations, found by what they are and not
+    by name: the connected groups of element-wise operations and means that
+    hold a `SOFTMAX` or an `RSQRT`. Layers with weights, products of
+    activations, SiLU gates and pure data movement bound them and stay int8.
 
     Args:
         graph: the operations, as `nodes` returns them.

@@ -153,7 +153,8 @@ class IntegerWriter:
 
 
 def _fixed_ranges(graph: list, known: dict, tensors: list) -> Any:
-    """Yields `(tensor, (low, high))` where no calibration is needed."""
+    """Yields `(tensor, (low, high))` where more is known than was measured."""
+    yield from ranges.symmetric_ranges(graph, known, tensors)
     readers = collections.Counter(t for node in graph for t in node.inputs)
     for node in graph:
         if node.name in ("SOFTMAX", "LOGISTIC"):
