@@ -136,8 +136,9 @@ def convert(
             - `"int8"`: every operation in integers.
             - `"int16x8"`: int8 weights, int16 activations: exact, and slow
               where there are no fast kernels for it, as on x86.
-            - `"int8_mixed"`: convolutions and SiLU in int8, attention cores
-              and normalizations in float: the fastest on a CPU.
+            - `"int8_mixed"`: convolutions, SiLU and products of activations
+              in int8, softmax and normalizations in float: the fastest on a
+              CPU.
         calibration_data: for integer precisions of a float model: some
             hundred typical pictures as the model takes them; an array `(n,
             height, width, channels)`, or a `tf.data.Dataset` or another

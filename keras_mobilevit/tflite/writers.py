@@ -49,8 +49,8 @@ class IntegerWriter:
         pictures: float32 array of pictures to calibrate on; not needed for a
             quantization-aware model, which brings its ranges.
         input_dtype: `"uint8"`, `"int8"` or `"float32"`, of both ends.
-        precision: `"int8"`, `"int8_mixed"` (attention cores and norms stay
-            float) or `"int16x8"` (weights of 8 bits, activations of 16).
+        precision: `"int8"`, `"int8_mixed"` (softmax and norms stay float) or
+            `"int16x8"` (weights of 8 bits, activations of 16).
         refine: whether ranges of 8 bits are narrowed, see `ranges`, and layers
             get the means that they have in float, see `bias`. It needs
             `pictures`.

@@ -4,8 +4,8 @@ r"""Converts a trained model to the two files that the app takes.
         --data_dir pictures
 
 It writes `gpu.tflite`, with weights in half precision, and `cpu.tflite`, with
-convolutions in int8 and attention in float, which takes `uint8` pixels; both
-with the names of the classes inside. They go where the app's build looks for
+all but softmax and norms in int8, which takes `uint8` pixels; both with the
+names of the classes inside. They go where the app's build looks for
 them, `tflite/android/models`.
 """
 
