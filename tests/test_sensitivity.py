@@ -8,7 +8,10 @@ from PIL import Image
 
 from keras_mobilevit import quantization
 from keras_mobilevit.quantization import graph
+from keras_mobilevit.quantization import refine
 from keras_mobilevit.quantization.quantizers import RoundedActivation
+from keras_mobilevit.quantization.rounding import signal_to_noise
+from keras_mobilevit.quantization.sensitivity import PICTURES
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,23 @@ def test_the_worst_layer_comes_first(report):
     assert alone == sorted(alone)
     # All together lose at least as much as the worst one, or nearly so.
     assert report.total < worst.alone + 3
+
+
+def test_a_float_model_is_what_its_rounding_is_compared_with(
+    tiny_model, pictures
+):
+    found = quantization.sensitivity(tiny_model, pictures, progress=False)
+    rounding = quantization.quantize_model(tiny_model, pictures, refine=False)
+    refine.narrow_ranges(rounding, pictures)
+    seen = pictures[:PICTURES]
+    exact, rounded = (
+        np.log(np.maximum(model.predict(seen, verbose=0), 1 / 512))
+        for model in (tiny_model, rounding)
+    )
+    exact, rounded = (x - x.mean(-1, keepdims=True) for x in (exact, rounded))
+    assert found.total == pytest.approx(
+        signal_to_noise(exact, rounded), abs=0.02
+    )
 
 
 def test_every_layer_that_rounds_has_a_row(report, spoilt):

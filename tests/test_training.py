@@ -83,6 +83,7 @@ def test_run_learns_and_leaves_everything(finished):
         "checkpoint.npz",
         "curves.png",
         "labels.txt",
+        "last.keras",
         "log.csv",
         "report.json",
         "tensorboard",
@@ -111,6 +112,14 @@ def test_best_model_has_the_best_accuracy(finished):
         right += (found == labels.numpy()).sum()
         total += len(labels)
     assert right / total == pytest.approx(report.best_accuracy)
+
+
+def test_last_model_is_the_one_that_training_ends_with(finished):
+    model, report = finished
+    last = keras.models.load_model(report.last_model)
+    assert not last.compiled
+    for a, b in zip(model.get_weights(), last.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_tensorboard_events(finished):
@@ -229,8 +238,9 @@ def test_killed_run_goes_on_exactly(finished, tmp_path, when, epoch, kept):
 
 def test_resume_when_finished_trains_no_more(finished):
     folder = finished[1].output_dir
-    _, report = run(folder, resume=True)
+    model, report = run(folder, resume=True)
     assert report == finished[1]
+    assert_equal(model, finished[0])  # though given one that knows nothing
 
 
 @pytest.mark.parametrize(

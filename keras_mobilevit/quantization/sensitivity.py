@@ -15,6 +15,7 @@ from keras_mobilevit.layers import TransformerBlock
 from keras_mobilevit.quantization import calibration
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import quantize
+from keras_mobilevit.quantization import refine
 from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import Rounding
 from keras_mobilevit.quantization.rounding import signal_to_noise
@@ -131,9 +132,13 @@ def sensitivity(
     with all but its activations. The noise is that of the outputs'
     logarithms, if they are probabilities, else of the outputs.
 
+    A float model is equalised and its ranges are measured here. Its biases
+    stay, so that all is compared with `model` itself; a file, whose biases
+    restore the means of the channels, has less noise than `total`.
+
     Args:
-        model: a float model, which is equalised and calibrated here, or one
-            of `quantize_model`.
+        model: a float model, or one of `quantize_model`, which is compared
+            with itself without rounding.
         data: pictures to calibrate and measure on, as of `quantize_model`.
         precision: `"int8"` or `"int8_mixed"`.
         progress: whether to show a progress bar.
@@ -154,7 +159,8 @@ def sensitivity(
 
     pictures = calibration.calibration_pictures(data, model.inputs[0].shape)
     if not quantize.is_quantized(model):
-        model = quantize.quantize_model(model, pictures)
+        model = quantize.quantize_model(model, pictures, refine=False)
+        refine.narrow_ranges(model, pictures)
     model = graph.copy_with(model, lambda config: None)  # it gets switches
     pictures = pictures[:PICTURES]
     roundings, owners = [], {}

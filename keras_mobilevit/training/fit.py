@@ -23,6 +23,7 @@ from keras_mobilevit.training import logs as log_files
 from keras_mobilevit.training.recipe import Recipe
 
 BEST = "best.keras"
+LAST = "last.keras"
 LABELS = "labels.txt"
 LOG = "log.csv"
 CURVES = "curves.png"
@@ -55,6 +56,9 @@ class TrainingReport(Report):
         history: for each figure its value after each epoch. The losses
             include label smoothing.
         best_model: path of the best model, a `.keras` file, not compiled.
+        last_model: path of the model after the last epoch, likewise. The
+            validation pictures had no part in choosing it, so a figure
+            measured on them is not too good by that choice.
         labels: path of the class names, one a line.
         log: path of the history as CSV.
         output_dir: the folder of all this.
@@ -69,6 +73,7 @@ class TrainingReport(Report):
     class_names: tuple[str, ...]
     history: dict[str, list[float]]
     best_model: str
+    last_model: str
     labels: str
     log: str
     output_dir: str
@@ -133,9 +138,9 @@ def train(
             weights of the last epoch in the end.
         dataset: the pictures.
         recipe: how to train.
-        output_dir: folder for `best.keras`, `labels.txt`, `log.csv`,
-            `curves.png`, `report.json`, `checkpoint.npz` and `tensorboard/`.
-            It is created if need be.
+        output_dir: folder for `best.keras`, `last.keras`, `labels.txt`,
+            `log.csv`, `curves.png`, `report.json`, `checkpoint.npz` and
+            `tensorboard/`. It is created if need be.
         resume: whether to go on from the checkpoint in `output_dir`. All else
             must be as at the start. Without a checkpoint there (killed in the
             first epoch), the run begins anew.
@@ -172,12 +177,13 @@ def train(
         lines = "".join(f"{name}\n" for name in dataset.class_names)
         temporary.write_text(lines, encoding="utf-8")
 
-    keeper = _Keeper(folder, state, _copy(model), recipe.learning_rate)
+    keeper = _Keeper(folder, state, _copy(model), recipe)
     steps = dataset.steps_per_epoch
     middle = recipe.freeze_epochs
     for start, end in ((0, middle), (middle, recipe.epochs)):
         epoch = len(state["history"].get("loss", ()))
-        if not start <= epoch < end:
+        finished = epoch == end == recipe.epochs  # only to be restored
+        if not (start <= epoch < end or finished):
             continue
         with _frozen(model) if end == middle else contextlib.nullcontext():
             recipe.compile(model, (end - start) * steps, from_logits)
@@ -212,13 +218,13 @@ def train(
 class _Keeper(keras.callbacks.Callback):
     """Writes log, best model and checkpoint after each epoch."""
 
-    def __init__(self, folder, state, best, learning_rate):
+    def __init__(self, folder, state, copy, recipe):
         super().__init__()
         self.folder = folder
         self.state = state
-        self.best = best
+        self.copy = copy
+        self.recipe = recipe
         self.events = log_files.Events(folder / TENSORBOARD)
-        self.learning_rate = learning_rate
         self.since = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -228,7 +234,7 @@ class _Keeper(keras.callbacks.Callback):
             raise ValueError(
                 f"The training loss became {loss} in batch {batch + 1}. A "
                 "lower `learning_rate` or a longer `warmup_fraction` helps. "
-                f"Received: learning_rate={self.learning_rate}"
+                f"Received: learning_rate={self.recipe.learning_rate}"
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -241,6 +247,8 @@ class _Keeper(keras.callbacks.Callback):
         for name, value in {**logs, "learning_rate": rate}.items():
             history.setdefault(name, []).append(float(value))
         self.keep(self.model, history["val_accuracy"][-1], epoch + 1)
+        if epoch + 1 == self.recipe.epochs:
+            self._save(self.model, LAST)
         log_files.write_csv(self.folder / LOG, history)
         self.events.write(history)
         checkpoint.save(self.folder / CHECKPOINT, self.model, state)
@@ -249,9 +257,12 @@ class _Keeper(keras.callbacks.Callback):
         """Writes the model if none was better so far."""
         if accuracy >= self.state["best_accuracy"]:
             self.state.update(best_accuracy=accuracy, best_epoch=epoch)
-            self.best.set_weights(model.get_weights())
-            with atomic_path(self.folder / BEST, overwrite=True) as temporary:
-                self.best.save(temporary)
+            self._save(model, BEST)
+
+    def _save(self, model, name):
+        self.copy.set_weights(model.get_weights())
+        with atomic_path(self.folder / name, overwrite=True) as temporary:
+            self.copy.save(temporary)
 
 
 @contextlib.contextmanager
@@ -321,7 +332,7 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
             "`resume` and `overwrite` exclude each other. "
             "Received: resume=True, overwrite=True"
         )
-    names = (CHECKPOINT, BEST, LABELS, LOG, CURVES, REPORT)
+    names = (CHECKPOINT, BEST, LAST, LABELS, LOG, CURVES, REPORT)
     found = [name for name in names if (folder / name).exists()]
     if found and not (resume or overwrite):
         raise FileExistsError(
@@ -393,6 +404,7 @@ def _report(folder, state, dataset):
         class_names=dataset.class_names,
         history=state["history"],
         best_model=str(folder / BEST),
+        last_model=str(folder / LAST),
         labels=str(folder / LABELS),
         log=str(folder / LOG),
         output_dir=str(folder),
