@@ -43,6 +43,7 @@ from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import places
+from keras_mobilevit.tflite.compare import paired_interval
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "'digits' or a tensorflow-datasets name")
@@ -93,25 +94,28 @@ class Study(reports.Report):
 
     def __str__(self):
         header = (
-            *("start", "seeds", "file", "top-1 %", "of float", "worst"),
-            *("agreement %", "SQNR dB", "least", "MB", "latency ratio"),
+            *("start", "seeds", "file", "top-1 %", "won", "lost", "points"),
+            *("95 % interval", "worst", "agreement %", "SQNR dB", "least"),
+            *("MB", "latency ratio"),
         )
         lines = []
         for (start, name), rows in self._groups().items():
-            floats = self._groups()[start, "float32"]
-            drops = [
-                100 * (row["top1"] - exact["top1"])
-                for row, exact in zip(rows, floats)
-            ]
             noise = [row["sqnr_db"] for row in rows]
+            won, lost, n = (
+                sum(row[key] for row in rows) for key in ("won", "lost", "n")
+            )
+            low, high = paired_interval(won, lost, n)
             lines.append(
                 (
                     start,
                     len(rows),
                     name,
                     f"{100 * _mean(rows, 'top1'):.2f}",
-                    f"{np.mean(drops):+.2f}",
-                    f"{min(drops):+.2f}",
+                    won,
+                    lost,
+                    f"{100 * (won - lost) / n:+.2f}",
+                    f"{100 * low:+.1f} to {100 * high:+.1f}",
+                    f"{100 * min(row['change'] for row in rows):+.2f}",
                     f"{100 * _mean(rows, 'agreement'):.1f}",
                     f"{np.mean(noise):.1f}",
                     f"{min(noise):.1f}",
@@ -228,7 +232,9 @@ def trained(folder, sigma, seed, dataset):
 
 def measure(folder, start, seed, dataset, names, model, quantized=None):
     """Writes the files of one network and measures each: rows."""
-    pictures = np.concatenate([batch.numpy() for batch, _ in dataset.val])
+    pictures, labels = (
+        np.concatenate(part) for part in zip(*dataset.val.as_numpy_iterator())
+    )
     equal, _ = quantization.equalize(model, dataset.calibration)
     rows = []
     for name in names:
@@ -245,8 +251,8 @@ def measure(folder, start, seed, dataset, names, model, quantized=None):
             refine=remedied,
             overwrite=True,
         )
-        compared = tflite.compare(path, model, pictures)
-        measured = tflite.evaluate(path, dataset.val, progress=False)
+        compared = tflite.compare(path, model, pictures, labels=labels)
+        measured = tflite.evaluate(path, (pictures, labels), progress=False)
         rows.append(
             {
                 "start": start,
@@ -254,8 +260,12 @@ def measure(folder, start, seed, dataset, names, model, quantized=None):
                 "file": name,
                 "top1": measured.top1,
                 "interval": measured.interval,
+                "n": compared.n,
                 "agreement": compared.agreement,
                 "sqnr_db": compared.sqnr_db,
+                "won": compared.won,
+                "lost": compared.lost,
+                "change": compared.change,
                 "size": conversion.size,
                 "path": conversion.path,
             }

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from keras_mobilevit.tflite import metadata
-from keras_mobilevit.tflite.evaluate import compare
+from keras_mobilevit.tflite.compare import compare
+from keras_mobilevit.tflite.compare import paired_interval
 from keras_mobilevit.tflite.evaluate import evaluate
 from keras_mobilevit.tflite.evaluate import wilson_interval
 from keras_mobilevit.tflite.interpreter import Runner
@@ -205,6 +206,43 @@ def test_compare(tiny_model, tiny_files, tiny_pictures, expected):
     assert itself.sqnr_db is None and itself.max_error == 0
     with pytest.raises(ValueError, match="`reference`"):
         compare(tiny_files["int8"], expected[:, :3], tiny_pictures)
+    assert with_model.change is None and "won" not in str(with_model)
+
+
+def test_compare_counts_what_only_one_of_the_two_gets_right(
+    tiny_files, tiny_pictures
+):
+    path, n = tiny_files["int8"], 48
+    scores = Runner(path)(tiny_pictures)
+    answer = scores.argmax(axis=1)
+    reference = scores.copy()
+    reference[:9] = np.roll(scores[:9], 1, axis=1)  # others than the file
+    labels = answer.copy()
+    labels[:6] = reference[:6].argmax(axis=1)  # right by the reference
+    labels[40:] = (answer[40:] + 1) % scores.shape[1]  # both are wrong
+    found = compare(path, reference, tiny_pictures, labels=labels)
+    assert (found.won, found.lost) == (3, 6)
+    assert found.change == pytest.approx(-3 / n)
+    assert found.interval == paired_interval(3, 6, n)
+    one_hot = np.eye(scores.shape[1])[labels]
+    assert compare(path, reference, tiny_pictures, labels=one_hot) == found
+    assert " -6.25 |" in str(found)
+    with pytest.raises(ValueError, match=r"`labels` must be integers \(48,\)"):
+        compare(path, reference, tiny_pictures, labels=labels[:5])
+
+
+def test_paired_interval_holds_in_19_of_20_samples():
+    generator = np.random.default_rng(0)
+    for gain, loss, n in ((0.02, 0.02, 250), (0.01, 0.05, 100), (0, 0.01, 300)):
+        samples = generator.multinomial(
+            n, [gain, loss, 1 - gain - loss], size=4000
+        )
+        inside = []
+        for won, lost, _ in samples:
+            low, high = paired_interval(won, lost, n)
+            inside.append(low <= gain - loss <= high)
+        assert 0.93 < np.mean(inside) < 0.995
+    assert paired_interval(0, 0, 10)[0] == -paired_interval(0, 0, 10)[1]
 
 
 # predict

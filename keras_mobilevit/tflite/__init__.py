@@ -2,8 +2,8 @@
 
 from keras_mobilevit.tflite.benchmark import benchmark
 from keras_mobilevit.tflite.budget import BudgetError
+from keras_mobilevit.tflite.compare import compare
 from keras_mobilevit.tflite.convert import convert
-from keras_mobilevit.tflite.evaluate import compare
 from keras_mobilevit.tflite.evaluate import evaluate
 from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.layerwise import compare_layers

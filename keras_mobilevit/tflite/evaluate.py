@@ -18,7 +18,8 @@ from keras_mobilevit.tflite.interpreter import check_pictures
 
 _BATCH = 32
 _TOP = 5
-_NORMAL_95 = 1.959964
+#: Of the standard normal distribution, 95 % lies within plus or minus this.
+NORMAL_95 = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,40 +64,6 @@ class Evaluation(reports.Report):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison(reports.Report):
-    """What `compare` measured.
-
-    Attributes:
-        path: the file.
-        n: pictures.
-        agreement: share of the pictures with the same best class.
-        sqnr_db: signal-to-quantization-noise ratio of the outputs in
-            decibels; `None` if they are equal to the last bit.
-        max_error: the largest difference of an output.
-    """
-
-    path: str
-    n: int
-    agreement: float
-    sqnr_db: float | None
-    max_error: float
-
-    def __str__(self) -> str:
-        return reports.table(
-            ("file", "n", "agreement %", "SQNR dB", "largest error"),
-            [
-                (
-                    self.path,
-                    self.n,
-                    f"{100 * self.agreement:.2f}",
-                    None if self.sqnr_db is None else f"{self.sqnr_db:.1f}",
-                    f"{self.max_error:.3g}",
-                )
-            ],
-        )
-
-
 def evaluate(
     path: str | os.PathLike,
     data: Any,
@@ -128,7 +95,7 @@ def evaluate(
     from tqdm import tqdm
 
     runner = Runner(path, num_threads, output=output)
-    classes = _classes(runner)
+    classes = number_of_classes(runner)
     n, hits1, hits5, seconds = 0, 0, 0, 0.0
     batches = tqdm(
         _batches(data),
@@ -140,13 +107,13 @@ def evaluate(
     with batches:
         for pictures, labels in batches:
             pictures = check_pictures(pictures, runner.input_shape, "data")
-            labels = _labels(labels, len(pictures), classes)
+            labels = checked_labels(labels, len(pictures), classes)
             if not len(pictures):
                 continue
             if n == 0:
                 _warn_of_range(pictures, runner)
             started = time.perf_counter()
-            scores = _scores(runner, pictures)
+            scores = scores_of(runner, pictures)
             seconds += time.perf_counter() - started
             # A stable sort: equal scores stay in the order of the classes.
             order = np.argsort(-scores, axis=1, kind="stable")
@@ -165,64 +132,6 @@ def evaluate(
         interval=wilson_interval(hits1, n),
         top5=hits5 / n if classes > _TOP else None,
         ms_per_picture=1000 * seconds / n,
-    )
-
-
-def compare(
-    path: str | os.PathLike,
-    reference: Any,
-    pictures: Any,
-    num_threads: int | None = None,
-) -> Comparison:
-    """Measures how close a file is to what it was made from.
-
-    Args:
-        path: a `.tflite` file.
-        reference: the outputs that it should give, `(n, classes)`; or the
-            path of another `.tflite` file; or a Keras model.
-        pictures: `(n, height, width, 3)`, as `evaluate` takes them.
-        num_threads: CPU threads; `None` for all cores.
-
-    Raises:
-        FileNotFoundError: there is no file at `path`.
-        ValueError: the pictures or the reference do not fit the file.
-    """
-    runner = Runner(path, num_threads)
-    _classes(runner)
-    pictures = check_pictures(pictures, runner.input_shape, "pictures")
-    if not len(pictures):
-        raise ValueError("`pictures` must hold pictures. Received: none")
-    if isinstance(reference, (str, os.PathLike)):
-        expected = _scores(Runner(reference, num_threads), pictures)
-    elif callable(reference):
-        expected = np.concatenate(
-            [
-                np.asarray(
-                    reference(
-                        pictures[i : i + _BATCH].astype("float32"),
-                        training=False,
-                    )
-                )
-                for i in range(0, len(pictures), _BATCH)
-            ]
-        )
-    else:
-        expected = np.asarray(reference)
-    actual = _scores(runner, pictures)
-    if expected.shape != actual.shape:
-        raise ValueError(
-            f"`reference` must give outputs of the shape {actual.shape}. "
-            f"Received: shape={expected.shape}"
-        )
-    error = actual.astype("float64") - expected
-    noise, signal = np.square(error).sum(), np.square(expected).sum()
-    same = actual.argmax(axis=1) == expected.argmax(axis=1)
-    return Comparison(
-        path=str(path),
-        n=len(pictures),
-        agreement=float(same.mean()),
-        sqnr_db=float(10 * np.log10(signal / noise)) if noise else None,
-        max_error=float(np.abs(error).max()),
     )
 
 
@@ -247,7 +156,7 @@ def labelled_pictures(
     for batch, found in _batches(data) if has_labels else [(data, None)]:
         pictures.append(check_pictures(batch, input_shape[1:], "data"))
         if has_labels:
-            labels.append(_labels(found, len(pictures[-1]), classes))
+            labels.append(checked_labels(found, len(pictures[-1]), classes))
     if not sum(map(len, pictures)):
         raise ValueError("`data` must hold pictures. Received: none")
     return (
@@ -262,15 +171,16 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     Unlike the normal approximation it stays in [0, 1] and is right for shares
     near 1, which is where accuracies lie.
     """
-    z2 = _NORMAL_95**2
+    z2 = NORMAL_95**2
     share = hits / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _NORMAL_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    half = NORMAL_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     half /= 1 + z2 / n
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _classes(runner: Runner) -> int:
+def number_of_classes(runner: Runner) -> int:
+    """Returns how many classes a file tells apart, or raises `ValueError`."""
     shape = runner.output_shape
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(
@@ -281,7 +191,8 @@ def _classes(runner: Runner) -> int:
     return shape[0]
 
 
-def _scores(runner: Runner, pictures: np.ndarray) -> np.ndarray:
+def scores_of(runner: Runner, pictures: np.ndarray) -> np.ndarray:
+    """Returns a file's outputs, `(n, classes)`; raises `ValueError` at NaN."""
     scores = runner(pictures)
     if not np.isfinite(scores).all():
         raise ValueError(
@@ -339,25 +250,32 @@ def _length(data: Any) -> int | None:
         return None
 
 
-def _labels(labels: Any, n: int, classes: int) -> np.ndarray:
-    """Returns integer labels `(n,)`, or raises."""
+def checked_labels(
+    labels: Any, n: int, classes: int, what: str = "The labels of `data`"
+) -> np.ndarray:
+    """Returns integer labels `(n,)`, or raises a `ValueError`.
+
+    Args:
+        labels: integers `(n,)` or one-hot `(n, classes)`.
+        n: number of pictures.
+        classes: number of classes.
+        what: how the message calls them.
+    """
     labels = np.asarray(labels)
     if labels.dtype.kind not in "uifb":
         raise ValueError(
-            "The labels of `data` must be numbers. "
-            f"Received: dtype={labels.dtype}"
+            f"{what} must be numbers. Received: dtype={labels.dtype}"
         )
     if not np.isfinite(labels).all():
         raise ValueError(
-            "The labels of `data` must be finite numbers. Received: NaN or "
-            "infinity"
+            f"{what} must be finite numbers. Received: NaN or infinity"
         )
     is_single = n == 1 and labels.shape == (classes,)
     if labels.shape == (n, classes) or is_single:
         return labels.reshape(n, classes).argmax(axis=1)
     if labels.size != n or labels.ndim > 2:
         raise ValueError(
-            f"The labels of `data` must be integers ({n},) or one-hot "
+            f"{what} must be integers ({n},) or one-hot "
             f"({n}, {classes}), as the file has {classes} classes. "
             f"Received: shape={labels.shape}"
         )
@@ -367,7 +285,7 @@ def _labels(labels: Any, n: int, classes: int) -> np.ndarray:
     ]
     if wrong.size:
         raise ValueError(
-            f"The labels of `data` must be integers from 0 to {classes - 1}, "
+            f"{what} must be integers from 0 to {classes - 1}, "
             f"as the file has {classes} classes. Received: {wrong[0]}"
         )
     return labels.astype("int64")
