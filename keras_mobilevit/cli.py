@@ -102,7 +102,7 @@ def _few(names):
 
 
 def _train(values, arguments):
-    """Trains a classifier: best.keras, labels.txt, curves.png and logs."""
+    """Trains a classifier: best.keras, last.keras, labels.txt and curves."""
     _expect(arguments, 0, "no arguments, only flags")
     import keras
 
