@@ -38,25 +38,36 @@ def operation(
     return op
 
 
-def int8_tensor(
-    model: Any, name: str, shape: Sequence[int], bounds: tuple[float, float]
+def integer_tensor(
+    model: Any,
+    name: str,
+    shape: Sequence[int],
+    bounds: tuple[float, float],
+    bits: int = 8,
 ) -> int:
-    """Adds a tensor of int8 numbers to the main graph and returns its place.
+    """Adds a tensor of integers to the main graph and returns its place.
 
     Args:
         model: object tree of `flatbuffer.read_model`.
         name: of the tensor.
         shape: of the tensor.
-        bounds: the least and the largest number that it can hold.
+        bounds: the least and the largest number that it can hold. With 16
+            bits, where zero lies in the middle, it holds minus the largest.
+        bits: 8 or 16.
     """
     schema = flatbuffer.schema()
     tensor = schema.TensorT()
     tensor.name, tensor.shape = name.encode(), list(shape)
-    tensor.type = schema.TensorType.INT8
-    scale = (bounds[1] - bounds[0]) / 255
+    if bits == 16:
+        tensor.type = schema.TensorType.INT16
+        scale, zero = max(map(abs, bounds)) / 32767, 0
+    else:
+        tensor.type = schema.TensorType.INT8
+        scale = (bounds[1] - bounds[0]) / 255
+        zero = round(-128 - bounds[0] / scale)
     tensor.quantization = schema.QuantizationParametersT()
     tensor.quantization.scale = [scale]
-    tensor.quantization.zeroPoint = [round(-128 - bounds[0] / scale)]
+    tensor.quantization.zeroPoint = [zero]
     tensors = model.subgraphs[0].tensors
     tensors.append(tensor)
     return len(tensors) - 1
@@ -65,7 +76,7 @@ def int8_tensor(
 def int8_constant(model: Any, name: str, value: float) -> int:
     """Adds an int8 scalar that holds a positive number exactly."""
     steps = 127
-    place = int8_tensor(model, name, [1], (-128 * value / steps, value))
+    place = integer_tensor(model, name, [1], (-128 * value / steps, value))
     tensor = model.subgraphs[0].tensors[place]
     buffer = flatbuffer.schema().BufferT()
     buffer.data = np.array([steps], np.int8).view(np.uint8)
@@ -74,8 +85,14 @@ def int8_constant(model: Any, name: str, value: float) -> int:
     return place
 
 
+def bits(tensor: Any) -> int:
+    """Returns how many bits the numbers of a tensor have: 8 or 16."""
+    return 16 if tensor.type == flatbuffer.schema().TensorType.INT16 else 8
+
+
 def bounds(tensor: Any) -> tuple[float, float]:
-    """Returns the least and the largest number of an int8 tensor."""
+    """Returns the least and the largest number of a tensor of integers."""
     scale = float(tensor.quantization.scale[0])
     zero = int(tensor.quantization.zeroPoint[0])
-    return (-128 - zero) * scale, (127 - zero) * scale
+    most = 2 ** (bits(tensor) - 1)
+    return (-most - zero) * scale, (most - 1 - zero) * scale

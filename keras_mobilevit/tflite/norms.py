@@ -1,8 +1,9 @@
-"""Normalizations of an int8 graph, written so that little is rounded.
+"""Normalizations of a graph of integers, written so that little is rounded.
 
 As the float file has it, `x * rsqrt(mean(x * x) + epsilon)`, a norm does not
-survive 8 bits: a mean of squares has one step for all positions, and those
-with a small variance, often a thousandth of the largest, are lost.
+survive 8 bits, and suffers in 16: squares have one step for all positions,
+and those with a small variance, often a thousandth of the largest and in flat
+parts of a picture less, are lost.
 """
 
 import math
@@ -11,14 +12,15 @@ from typing import Any
 
 from keras_mobilevit.layers.base import UNIT_RANGE
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.additions import bits
 from keras_mobilevit.tflite.additions import bounds
 from keras_mobilevit.tflite.additions import int8_constant
-from keras_mobilevit.tflite.additions import int8_tensor
+from keras_mobilevit.tflite.additions import integer_tensor
 from keras_mobilevit.tflite.additions import operation
 
-# How much smaller the peak of a vector may be than the largest of all; of
-# smaller ones `_by_peak` brings less than their peak to 1.
-_PEAKS = 64.0
+# How much smaller the peak of a vector may be than the largest of all, by the
+# bits of its numbers; of smaller ones `_by_peak` brings less to 1.
+_PEAKS = {8: 64.0, 16: 512.0}
 
 
 def find(model: Any) -> list[list[int]]:
@@ -97,15 +99,16 @@ def rewrite(model: Any, refused: Collection[str] = ()) -> None:
     """Replaces each chain by a form that keeps its precision, in place.
 
     The first form is `L2_NORMALIZATION`, whose kernel adds the squares up in
-    32 bits and takes the root of that. The other one needs nothing but what
-    every delegate has: it divides each vector by its largest number, and then
-    by a variance that cannot be small.
+    32 bits and takes the root of that; there is none for 16 bits. The other
+    one needs nothing but what every delegate has: it divides each vector by
+    its largest number, and then by a variance that cannot be small.
 
-    Neither adds `epsilon`, which is below a step of the variance.
+    Neither adds `epsilon`, which in 8 bits is below a step of the variance.
 
     Args:
-        model: object tree of an int8 file whose tensors have `ranges`. Chains
-            that stayed in float are left so.
+        model: object tree of a file of int8 activations whose tensors have
+            `ranges`, or of int16 ones. Chains that stayed in float are left
+            so.
         refused: operations that the file must not have.
     """
     graph = model.subgraphs[0]
@@ -117,8 +120,13 @@ def rewrite(model: Any, refused: Collection[str] = ()) -> None:
             for t in graph.operators[chain[0]].outputs
         )
     ]
-    form = _by_peak if "L2_NORMALIZATION" in refused else _by_length
-    added = {chain[-1]: form(model, chain) for chain in chains}
+
+    def form(chain):
+        wide = bits(graph.tensors[graph.operators[chain[0]].inputs[0]]) == 16
+        by_peak = wide or "L2_NORMALIZATION" in refused
+        return (_by_peak if by_peak else _by_length)(model, chain)
+
+    added = {chain[-1]: form(chain) for chain in chains}
     gone = {index for chain in chains for index in chain}
     graph.operators = [
         op
@@ -133,7 +141,7 @@ def _by_length(model, chain):
     source, result, _ = _ends(model, chain)
     name = _name(model, chain)
     shape = model.subgraphs[0].tensors[source].shape
-    unit = int8_tensor(model, f"{name}_unit", shape, UNIT_RANGE)
+    unit = integer_tensor(model, f"{name}_unit", shape, UNIT_RANGE)
     length = int8_constant(model, f"{name}_length", math.sqrt(shape[-1]))
     return [
         operation(model, "L2_NORMALIZATION", [source], unit, "L2NormOptions"),
@@ -153,16 +161,18 @@ def _by_peak(model, chain):
     name = _name(model, chain)
     described = model.subgraphs[0].tensors[source]
     shape = list(described.shape)
-    top = max(map(abs, bounds(described)))
+    top, width = max(map(abs, bounds(described))), bits(described)
 
     def add(suffix, axes, high, low=0.0):
-        return int8_tensor(model, f"{name}_{suffix}", axes, (low, high))
+        return integer_tensor(
+            model, f"{name}_{suffix}", axes, (low, high), width
+        )
 
     each, one = shape, [*shape[:-1], 1]
     low, high = UNIT_RANGE
     size = add("size", each, top)
     peak = add("peak", one, top)
-    root = add("root", one, math.sqrt(_PEAKS / top))
+    root = add("root", one, math.sqrt(_PEAKS[width] / top))
     half = add("half", each, high * math.sqrt(top), low * math.sqrt(top))
     scaled = add("scaled", each, high, low)
     square = add("square", each, 1.0)

@@ -140,7 +140,7 @@ class IntegerWriter:
                 enable_progress_report=False,
             )
         model = flatbuffer.read_model(bytes(result.quantized_model))
-        if self.precision == "int8":
+        if self.precision != "int8_mixed":
             norms.rewrite(model, self._refused)
         if self._pictures is not None:
             bias.correct_biases(model, self.model, self._pictures)
