@@ -16,6 +16,7 @@ from keras_mobilevit.quantization import calibration
 from keras_mobilevit.quantization.rounding import signal_to_noise
 from keras_mobilevit.quantization.sensitivity import PRECISIONS
 from keras_mobilevit.tflite.benchmark import benchmark
+from keras_mobilevit.tflite.evaluate import BATCH
 from keras_mobilevit.tflite.evaluate import labelled_pictures
 from keras_mobilevit.tflite.interpreter import Runner
 from keras_mobilevit.tflite.origins import layers_of_ops
@@ -23,7 +24,6 @@ from keras_mobilevit.tflite.writers import IntegerWriter
 
 #: Into how many pieces the kept layers are cut, to give pieces back.
 _PIECES = (4, 12)
-_BATCH = 32
 _RUNS = 30
 
 
@@ -119,7 +119,7 @@ class _Drop:
         self.pictures, labels = labelled_pictures(
             validation_data, model.inputs[0].shape, model.outputs[0].shape[-1]
         )
-        expected = model.predict(self.pictures, batch_size=_BATCH, verbose=0)
+        expected = model.predict(self.pictures, batch_size=BATCH, verbose=0)
         expected = expected.argmax(axis=1)
         self._truth = expected if labels is None else labels
         self._hits = 100 * float((expected == self._truth).mean())
@@ -144,7 +144,7 @@ class _Noise:
             argument="validation_data",
         )
         self._expected = model.predict(
-            self.pictures, batch_size=_BATCH, verbose=0
+            self.pictures, batch_size=BATCH, verbose=0
         )
 
     def __call__(self, data):

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from keras_mobilevit import reports
+from keras_mobilevit.tflite.evaluate import BATCH
 from keras_mobilevit.tflite.evaluate import NORMAL_95
 from keras_mobilevit.tflite.evaluate import checked_labels
 from keras_mobilevit.tflite.evaluate import number_of_classes
 from keras_mobilevit.tflite.evaluate import scores_of
 from keras_mobilevit.tflite.interpreter import Runner
 from keras_mobilevit.tflite.interpreter import check_pictures
-
-BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)

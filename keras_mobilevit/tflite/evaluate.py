@@ -16,7 +16,8 @@ from keras_mobilevit import reports
 from keras_mobilevit.tflite.interpreter import Runner
 from keras_mobilevit.tflite.interpreter import check_pictures
 
-_BATCH = 32
+#: Pictures at a time.
+BATCH = 32
 _TOP = 5
 #: Of the standard normal distribution, 95 % lies within plus or minus this.
 NORMAL_95 = 1.959964
@@ -210,8 +211,8 @@ def _batches(data: Any) -> Iterator[tuple[Any, Any]]:
                 "`data` must hold a label for each picture. Received: "
                 f"{len(pictures)} pictures and {len(labels)} labels"
             )
-        for i in range(0, len(pictures), _BATCH):
-            yield pictures[i : i + _BATCH], labels[i : i + _BATCH]
+        for i in range(0, len(pictures), BATCH):
+            yield pictures[i : i + BATCH], labels[i : i + BATCH]
         return
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
         raise ValueError(
@@ -243,7 +244,7 @@ def _is_pair_of_arrays(data: Any) -> bool:
 
 def _length(data: Any) -> int | None:
     if _is_pair_of_arrays(data):
-        return math.ceil(len(data[0]) / _BATCH)
+        return math.ceil(len(data[0]) / BATCH)
     try:
         return len(data)
     except TypeError:  # generators, and datasets of unknown length
