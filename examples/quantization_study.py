@@ -44,6 +44,7 @@ from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import places
 from keras_mobilevit.tflite.compare import paired_interval
+from keras_mobilevit.tflite.evaluate import wilson_interval
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "'digits' or a tensorflow-datasets name")
@@ -94,9 +95,9 @@ class Study(reports.Report):
 
     def __str__(self):
         header = (
-            *("start", "seeds", "file", "top-1 %", "won", "lost", "points"),
-            *("95 % interval", "worst", "agreement %", "SQNR dB", "least"),
-            *("MB", "latency ratio"),
+            *("start", "seeds", "file", "top-1 %", "95 % interval"),
+            *("won", "lost", "points", "interval, points", "worst"),
+            *("agreement %", "SQNR dB", "least", "MB", "latency ratio"),
         )
         lines = []
         for (start, name), rows in self._groups().items():
@@ -104,17 +105,18 @@ class Study(reports.Report):
             won, lost, n = (
                 sum(row[key] for row in rows) for key in ("won", "lost", "n")
             )
-            low, high = paired_interval(won, lost, n)
+            hits = round(sum(row["top1"] * row["n"] for row in rows))
             lines.append(
                 (
                     start,
                     len(rows),
                     name,
-                    f"{100 * _mean(rows, 'top1'):.2f}",
+                    f"{100 * hits / n:.2f}",
+                    _interval(wilson_interval(hits, n), ".1f"),
                     won,
                     lost,
                     f"{100 * (won - lost) / n:+.2f}",
-                    f"{100 * low:+.1f} to {100 * high:+.1f}",
+                    _interval(paired_interval(won, lost, n), "+.1f"),
                     f"{100 * min(row['change'] for row in rows):+.2f}",
                     f"{100 * _mean(rows, 'agreement'):.1f}",
                     f"{np.mean(noise):.1f}",
@@ -155,6 +157,11 @@ class Study(reports.Report):
 
 def _mean(rows, name):
     return float(np.mean([row[name] for row in rows]))
+
+
+def _interval(ends, form):
+    """Returns two shares as points, in words."""
+    return " to ".join(format(100 * end, form) for end in ends)
 
 
 def imbalance(model, sigma, seed):
@@ -235,6 +242,7 @@ def measure(folder, start, seed, dataset, names, model, quantized=None):
     pictures, labels = (
         np.concatenate(part) for part in zip(*dataset.val.as_numpy_iterator())
     )
+    expected = model.predict(pictures.astype("float32"), verbose=0)
     equal, _ = quantization.equalize(model, dataset.calibration)
     rows = []
     for name in names:
@@ -251,15 +259,13 @@ def measure(folder, start, seed, dataset, names, model, quantized=None):
             refine=remedied,
             overwrite=True,
         )
-        compared = tflite.compare(path, model, pictures, labels=labels)
-        measured = tflite.evaluate(path, (pictures, labels), progress=False)
+        compared = tflite.compare(path, expected, pictures, labels=labels)
         rows.append(
             {
                 "start": start,
                 "seed": seed,
                 "file": name,
-                "top1": measured.top1,
-                "interval": measured.interval,
+                "top1": compared.top1,
                 "n": compared.n,
                 "agreement": compared.agreement,
                 "sqnr_db": compared.sqnr_db,

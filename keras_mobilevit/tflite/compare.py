@@ -28,7 +28,9 @@ class Comparison(reports.Report):
         sqnr_db: signal-to-quantization-noise ratio of the outputs in
             decibels; `None` if they are equal to the last bit.
         max_error: the largest difference of an output.
-        won: pictures that only the file gets right; `None` without labels.
+        top1: share of the pictures that the file gets right, 0..1; this and
+            the rest are `None` without labels.
+        won: pictures that only the file gets right.
         lost: pictures that only the reference gets right.
         change: top-1 of the file less that of the reference, -1..1.
         interval: the 95 % interval of `change`, from `won` and `lost`: far
@@ -40,6 +42,7 @@ class Comparison(reports.Report):
     agreement: float
     sqnr_db: float | None
     max_error: float
+    top1: float | None = None
     won: int | None = None
     lost: int | None = None
     change: float | None = None
@@ -56,9 +59,9 @@ class Comparison(reports.Report):
         ]
         if self.change is not None:
             low, high = (f"{100 * end:+.2f}" for end in self.interval)
-            header += ["won", "lost", "top-1 points", "95 % interval"]
-            row += [self.won, self.lost, f"{100 * self.change:+.2f}"]
-            row.append(f"{low} to {high}")
+            header += ["top-1 %", "won", "lost", "points", "95 % interval"]
+            row += [f"{100 * self.top1:.2f}", self.won, self.lost]
+            row += [f"{100 * self.change:+.2f}", f"{low} to {high}"]
         return reports.table(header, [row])
 
 
@@ -120,19 +123,25 @@ def compare(
     error = actual.astype("float64") - expected
     noise, signal = np.square(error).sum(), np.square(expected).sum()
     answer, wanted = actual.argmax(axis=1), expected.argmax(axis=1)
-    n, paired = len(pictures), ()
+    n, judged = len(pictures), ()
     if labels is not None:
         is_right, was_right = answer == labels, wanted == labels
         won = int((is_right & ~was_right).sum())
         lost = int((was_right & ~is_right).sum())
-        paired = won, lost, (won - lost) / n, paired_interval(won, lost, n)
+        judged = (
+            float(is_right.mean()),
+            won,
+            lost,
+            (won - lost) / n,
+            paired_interval(won, lost, n),
+        )
     return Comparison(
         str(path),
         n,
         float((answer == wanted).mean()),
         float(10 * np.log10(signal / noise)) if noise else None,
         float(np.abs(error).max()),
-        *paired,
+        *judged,
     )
 
 
