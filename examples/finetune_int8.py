@@ -7,8 +7,10 @@ pixels, MobileViT-XXS from a random start.
     python examples/finetune_int8.py --data_dir flowers --model MobileViT_XS \
         --image_size 256 --weights imagenet
 
-It takes two to three minutes on two cores and ends near 98 % for each file;
-measured tables are in the README, section "Measured".
+Converted are the weights of the last epoch, which were not chosen on the
+pictures that accuracy is measured on. It takes two to three minutes on two
+cores and ends near 98 % for each file; measured tables are in the README,
+section "Measured".
 """
 
 import dataclasses
@@ -140,7 +142,7 @@ def main(argv):
     rows = []
     for precision in PRECISIONS:
         conversion = tflite.convert(
-            report.best_model,
+            report.last_model,
             output / f"{precision}.tflite",
             precision=precision,
             calibration_data=dataset.calibration,
@@ -165,7 +167,7 @@ def main(argv):
     result = Result(
         data=str(FLAGS.data_dir or FLAGS.dataset or "digits"),
         model=FLAGS.model,
-        keras_accuracy=report.best_accuracy,
+        keras_accuracy=report.history["val_accuracy"][-1],
         files=tuple(rows),
     )
     with files.atomic_path(
