@@ -135,6 +135,14 @@ def test_layers_of_a_file_follow_those_of_the_model(
     assert (tmp_path / "layers.png").stat().st_size > 1000
 
 
+def test_no_layer_of_a_float_file_seems_to_lose(tiny_model, files, pictures):
+    report = tflite.compare_layers(files["float32"], tiny_model, pictures)
+    rows = {row.layer: row for row in report.layers}
+    # Without its mean over the channels in the file.
+    assert "block2/transformer_0/ffn_project" in rows
+    assert min(row.sqnr_db for row in rows.values()) > 90
+
+
 def test_the_layer_that_spoils_a_file_is_seen(
     tiny_model, equalised_file, pictures, tmp_path
 ):

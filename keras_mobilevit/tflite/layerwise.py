@@ -102,7 +102,9 @@ def compare_layers(
 
     A file of `convert` may hold other factors and offsets for each channel
     than the model, which equalisation and absorbed norms moved; so the best
-    ones are taken out before the noise is measured.
+    ones are taken out before the noise is measured. What norms read may lack
+    its mean over the channels, which they would subtract: it is then compared
+    with the original less that mean.
 
     Args:
         path: a `.tflite` file of `convert`.
@@ -211,12 +213,13 @@ def _row(trail, op, tensor, values, exact):
     imbalance = float(sizes.max() / max(np.median(sizes), 1e-12))
     noise = 0.0
     if values.shape == exact.shape:
-        noise = signal_to_noise(exact, _fitted(values, exact))
+        forms = exact, exact - exact.mean(1, keepdims=True)
+        noise = max(signal_to_noise(x, _fitted(values, x)) for x in forms)
     return LayerNoise(
         trail,
         op,
         dtype.name,
-        round(noise, 2),
+        round(float(noise), 2),
         round(saturated, 6),
         round(min(imbalance, 1e6), 2),
     )
