@@ -30,6 +30,9 @@ class Marker(keras.layers.Layer):
     def follow(self, part):
         """Has no range to follow the values."""
 
+    def center(self):
+        """Has no range to be symmetric."""
+
     def call(self, inputs):
         self.calls += 1
         if isinstance(inputs, list):

@@ -13,10 +13,12 @@ from keras_mobilevit import tflite
 from keras_mobilevit.layers import ConvNormAct
 from keras_mobilevit.layers import LayerNorm
 from keras_mobilevit.layers import MobileViTBlock
+from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import stock
 from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import RoundedKernel
+from keras_mobilevit.tflite import flatbuffer
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,34 @@ def moving(model):
         for layer in graph.find(model, RoundedActivation)
         if layer.bounds is None
     ]
+
+
+def test_keys_and_values_have_the_grid_of_their_file(
+    tiny_model, pictures, labels, tmp_path
+):
+    """XNNPACK multiplies by them only if 0 is in the middle of it."""
+    model = compiled(quantization.quantize_model(tiny_model, pictures))
+    model.fit(pictures, labels, batch_size=16, epochs=2, verbose=0)
+    model.save(tmp_path / "qat.keras")
+    loaded = keras.saving.load_model(tmp_path / "qat.keras")
+    loaded.fit(pictures, labels, batch_size=16, verbose=0)
+    steps = []
+    for attention in graph.find(loaded, MultiHeadSelfAttention):
+        for layer in (attention.key, attention.value):
+            low, high = layer.outputs.range()
+            assert high / low == pytest.approx(-127 / 128)
+            steps.append(high / 127)
+    path = tmp_path / "a.tflite"
+    tflite.convert(loaded, path, precision="int8")
+    file = flatbuffer.read_model(path.read_bytes())
+    grids = [
+        file.subgraphs[0].tensors[node.inputs[1]].quantization
+        for node in flatbuffer.nodes(file)
+        if node.name == "BATCH_MATMUL"
+    ]
+    assert [grid.zeroPoint[0] for grid in grids] == [0] * len(steps)
+    found = sorted(grid.scale[0] for grid in grids)
+    np.testing.assert_allclose(found, sorted(steps), rtol=1e-6)
 
 
 def test_batch_norms_freeze_if_asked(tiny_model, pictures, labels, tmp_path):

@@ -86,6 +86,9 @@ class MultiHeadSelfAttention(QuantizableLayer):
             layer = token_dense(channels, name=name, **self.inherited())
             layer.build(input_shape)
             setattr(self, name, layer)
+        # XNNPACK's int8 products ask that of their second factors.
+        self.key.outputs.center()
+        self.value.outputs.center()
         self.scaled_query.build(input_shape)
         batch, positions, patches, _ = input_shape
         groups = None if positions is None else positions * self.heads

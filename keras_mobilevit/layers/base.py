@@ -24,6 +24,9 @@ class Exact:
     def follow(self, part: Any) -> None:
         """Has no range to follow the values."""
 
+    def center(self) -> None:
+        """Has no range to be symmetric."""
+
     def __call__(self, inputs: Any) -> Any:
         """Returns the inputs."""
         return inputs
@@ -42,9 +45,10 @@ class QuantizableLayer(keras.layers.Layer):
     Args:
         quantization: `None` for float arithmetic, or a serialisable object
             with the methods `activation(name, bounds)` and `kernel(name,
-            axis)` that return Keras layers. It is part of the layer's config
-            and composite layers hand it to their children, so that a
-            quantized model saves and loads like any other.
+            axis)` that return Keras layers, the former with the methods of
+            `Exact`. It is part of the layer's config and composite layers
+            hand it to their children, so that a quantized model saves and
+            loads like any other.
         **kwargs: `name`, `dtype`, `trainable`, as of `keras.layers.Layer`.
     """
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_mobilevit.layers.base import EXACT
 from keras_mobilevit.layers.base import PACKAGE
+from keras_mobilevit.quantization.rounding import symmetric_range
 
 #: Narrower ranges than this have no 8-bit grid.
 NARROWEST = 1e-5
@@ -163,15 +164,19 @@ class RoundedActivation(Rounding):
         self.bounds = None if bounds is None else tuple(bounds)
         self.averaged = averaged
         self._part = None
-        quantizers = _tfmot_quantizers()
+        self._symmetric = False
         if bounds is None:
-            self.quantizer = quantizers.MovingAverageQuantizer(
-                num_bits=8, per_axis=False, symmetric=False, narrow_range=False
-            )
+            self._follow_values(symmetric=False)
         else:
-            self.quantizer = quantizers.FixedQuantizer(
+            self.quantizer = _tfmot_quantizers().FixedQuantizer(
                 8, float(bounds[0]), float(bounds[1]), narrow_range=False
             )
+
+    def _follow_values(self, symmetric):
+        self._symmetric = symmetric
+        self.quantizer = _tfmot_quantizers().MovingAverageQuantizer(
+            num_bits=8, per_axis=False, symmetric=symmetric, narrow_range=False
+        )
 
     def build(self, input_shape=None):
         self._add_ranges(None)
@@ -183,6 +188,11 @@ class RoundedActivation(Rounding):
             part: gives the values that matter, the others cut to them.
         """
         self._part = part
+
+    def center(self) -> None:
+        """Keeps a measured range symmetric: 0 is in the middle of its grid."""
+        if self.bounds is None:
+            self._follow_values(symmetric=True)
 
     def call(self, inputs, training=None):
         if training and self._part is not None:
@@ -214,8 +224,11 @@ class RoundedActivation(Rounding):
         """Sets the measured range, widened so that it holds zero."""
         if self.bounds is None:
             low, high = min(low, 0.0), max(high, 0.0)
+            high = max(high, low + NARROWEST)
+            if self._symmetric:
+                low, high = symmetric_range(low, high)
             self._ranges["min_var"].assign(low)
-            self._ranges["max_var"].assign(max(high, low + NARROWEST))
+            self._ranges["max_var"].assign(high)
 
     def get_config(self):
         return {

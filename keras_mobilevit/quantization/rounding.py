@@ -2,6 +2,22 @@
 
 import numpy as np
 
+from keras_mobilevit.layers.base import UNIT_RANGE
+
+
+def symmetric_range(low: float, high: float) -> tuple[float, float]:
+    """Returns the narrowest range around a range whose grid has 0 midway.
+
+    Of 256 steps 128 are below zero and 127 above, as of all int8 numbers.
+
+    Args:
+        low: the smallest value, at most 0.
+        high: the largest value, at least 0.
+    """
+    least, most = UNIT_RANGE
+    size = max(high / most, low / least)
+    return size * least, size * most
+
 
 def round_activations(
     x: np.ndarray, bounds: tuple[float, float] | None = None

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilevit.layers.base import UNIT_RANGE
 from keras_mobilevit.layers.conv import live_inputs
 from keras_mobilevit.quantization import clipping
+from keras_mobilevit.quantization.rounding import symmetric_range
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import norms
 from keras_mobilevit.tflite import silu
@@ -193,11 +193,10 @@ def symmetric_ranges(
         while way[-1] in makers and makers[way[-1]].name in _MOVING:
             way.append(makers[way[-1]].inputs[0])
         rows = [known[tensors[tensor].name.decode()] for tensor in way]
-        ends = [row[end] for row in rows for end in ("min", "max")]
-        size = max(float(np.abs(end).max()) for end in ends)
-        low, high = UNIT_RANGE
+        low = min(float(row["min"].min()) for row in rows)
+        high = max(float(row["max"].max()) for row in rows)
         for tensor in way:
-            yield tensor, (size * low / high, size)
+            yield tensor, symmetric_range(min(low, 0.0), max(high, 0.0))
 
 
 def trained_ranges(
