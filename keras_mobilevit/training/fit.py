@@ -88,6 +88,7 @@ class TrainingReport(Report):
                 ("classes", len(self.class_names)),
                 ("time", f"{self.seconds:.0f} s"),
                 ("best model", self.best_model),
+                ("last model", self.last_model),
             ],
         )
 
