@@ -8,7 +8,7 @@ pixels, MobileViT-XXS from a random start.
         --image_size 256 --weights imagenet
 
 Converted are the weights of the last epoch, which were not chosen on the
-pictures that accuracy is measured on. It takes two to three minutes on two
+pictures that accuracy is measured on. It takes three to four minutes on two
 cores and ends near 98 % for each file; measured tables are in the README,
 section "Measured".
 """

@@ -173,11 +173,10 @@ def test_keys_and_values_have_the_grid_of_their_file(
     tiny_model, pictures, labels, tmp_path
 ):
     """XNNPACK multiplies by them only if 0 is in the middle of it."""
-    model = compiled(quantization.quantize_model(tiny_model, pictures))
-    model.fit(pictures, labels, batch_size=16, epochs=2, verbose=0)
+    model = quantization.quantize_model(tiny_model, pictures)
     model.save(tmp_path / "qat.keras")
-    loaded = keras.saving.load_model(tmp_path / "qat.keras")
-    loaded.fit(pictures, labels, batch_size=16, verbose=0)
+    loaded = compiled(keras.saving.load_model(tmp_path / "qat.keras"))
+    loaded.fit(pictures, labels, batch_size=16, epochs=2, verbose=0)
     steps = []
     for attention in graph.find(loaded, MultiHeadSelfAttention):
         for layer in (attention.key, attention.value):
