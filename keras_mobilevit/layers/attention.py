@@ -86,7 +86,7 @@ class MultiHeadSelfAttention(QuantizableLayer):
             layer = token_dense(channels, name=name, **self.inherited())
             layer.build(input_shape)
             setattr(self, name, layer)
-        # XNNPACK's int8 products ask that of their second factors.
+        # XNNPACK multiplies int8 numbers if 0 is midway in the second ones.
         self.key.outputs.center()
         self.value.outputs.center()
         self.scaled_query.build(input_shape)

@@ -164,7 +164,6 @@ class RoundedActivation(Rounding):
         self.bounds = None if bounds is None else tuple(bounds)
         self.averaged = averaged
         self._part = None
-        self._symmetric = False
         if bounds is None:
             self._follow_values(symmetric=False)
         else:
@@ -173,7 +172,6 @@ class RoundedActivation(Rounding):
             )
 
     def _follow_values(self, symmetric):
-        self._symmetric = symmetric
         self.quantizer = _tfmot_quantizers().MovingAverageQuantizer(
             num_bits=8, per_axis=False, symmetric=symmetric, narrow_range=False
         )
@@ -225,7 +223,7 @@ class RoundedActivation(Rounding):
         if self.bounds is None:
             low, high = min(low, 0.0), max(high, 0.0)
             high = max(high, low + NARROWEST)
-            if self._symmetric:
+            if self.quantizer.symmetric:
                 low, high = symmetric_range(low, high)
             self._ranges["min_var"].assign(low)
             self._ranges["max_var"].assign(high)

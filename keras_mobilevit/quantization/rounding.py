@@ -11,8 +11,8 @@ def symmetric_range(low: float, high: float) -> tuple[float, float]:
     Of 256 steps 128 are below zero and 127 above, as of all int8 numbers.
 
     Args:
-        low: the smallest value, at most 0.
-        high: the largest value, at least 0.
+        low: the smallest value.
+        high: the largest value.
     """
     least, most = UNIT_RANGE
     size = max(high / most, low / least)

@@ -196,7 +196,7 @@ def symmetric_ranges(
         low = min(float(row["min"].min()) for row in rows)
         high = max(float(row["max"].max()) for row in rows)
         for tensor in way:
-            yield tensor, symmetric_range(min(low, 0.0), max(high, 0.0))
+            yield tensor, symmetric_range(low, high)
 
 
 def trained_ranges(
