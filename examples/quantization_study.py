@@ -14,7 +14,8 @@ projection. Its float outputs stay what they were.
 
 Measured are the weights of the last epochs: those that do best on the pictures
 that accuracy is measured on would look better than they are, and lose that
-with any change of the outputs.
+with any change of the outputs. Of quantization-aware training it is the epoch
+closest to the float model on pictures to calibrate on.
 
 Trained networks and measured rows are kept in `--output_dir`; a second call
 goes on where the first was stopped. A network takes about six minutes on two
@@ -227,14 +228,14 @@ def trained(folder, sigma, seed, dataset):
     rounding = folder / "quantized"
     if not FLAGS.quantized_epochs:
         return model, None
-    if not (rounding / "last.keras").exists():
+    if not (rounding / "report.json").exists():
         recipe = dataclasses.replace(
             training.quantized.RECIPE, epochs=FLAGS.quantized_epochs
         )
         training.train_rounding(
             model, dataset, recipe, rounding, overwrite=True, verbose=2
         )
-    return model, tflite.load_model(rounding / "last.keras")
+    return model, tflite.load_model(rounding / "best.keras")
 
 
 def measure(folder, start, seed, dataset, names, model, quantized=None):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from keras_mobilevit import data
+from keras_mobilevit import quantization
 from keras_mobilevit import training
 from keras_mobilevit.layers import ConvNormAct
 from keras_mobilevit.layers import InvertedResidual
@@ -30,19 +31,40 @@ def small_model():
     return keras.Model(image, x, name="small")
 
 
+def assert_closest(report, model, dataset):
+    """The model kept is the closest to float of all, the start included."""
+    pictures = np.concatenate([images for images, _ in dataset.calibration])
+    pictures = pictures.astype("float32")
+
+    def closeness(rounding):
+        wanted, given = (
+            m.predict(pictures, verbose=0) for m in (model, rounding)
+        )
+        noise = np.square(wanted - given, dtype="float64").sum()
+        return 10 * np.log10(np.square(wanted, dtype="float64").sum() / noise)
+
+    start = quantization.quantize_model(model, pictures, freeze_batch_norm=True)
+    best = keras.saving.load_model(report.best_model)
+    figures = [closeness(start), *report.history["score"]]
+    assert closeness(best) == pytest.approx(max(figures), abs=0.01)
+    assert figures.index(max(figures)) == report.best_epoch
+
+
 def test_a_killed_run_goes_on(tiny_pictures, tmp_path, monkeypatch):
     for i, picture in enumerate(tiny_pictures[:42]):
         folder = tmp_path / "pictures" / f"class{i % 7}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(folder / f"{i}.png")
 
-    def run(folder, **options):
-        keras.utils.set_random_seed(0)
-        dataset = data.load(
+    def load():
+        return data.load(
             data_dir=tmp_path / "pictures", image_size=32, batch_size=8
         )
+
+    def run(folder, **options):
+        keras.utils.set_random_seed(0)
         return training.train_quantized(
-            model, dataset, recipe, folder, verbose=0, **options
+            model, load(), recipe, folder, verbose=0, **options
         )
 
     model = small_model()
@@ -50,6 +72,7 @@ def test_a_killed_run_goes_on(tiny_pictures, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole")
     assert whole.n == 7 * (whole.n // 7) and len(whole.files) == 3
     assert "calibrated" in str(whole) and whole.to_json()
+    assert_closest(whole.training, model, load())
     train = training.fit.train
     monkeypatch.setattr(
         training.fit,

@@ -362,6 +362,25 @@ def test_start_is_kept_where_no_epoch_is_better(finished, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_score_of_ones_own_chooses(finished, tmp_path):
+    """The second epoch here, which accuracy knows nothing of."""
+    model = keras.models.clone_model(finished[0])
+    seen = []
+
+    def score(model):
+        seen.append(model.get_weights())
+        return (-3.0, 0.5, -9.0)[len(seen) - 1]
+
+    recipe = Recipe(epochs=3, learning_rate=1e-3)
+    _, report = run(tmp_path / "run", model, recipe, score=score)
+    assert report.history["score"] == [-3.0, 0.5, -9.0]
+    assert report.best_epoch == 2
+    assert report.best_accuracy == report.history["val_accuracy"][1]
+    best = keras.saving.load_model(report.best_model)
+    for a, b in zip(seen[1], best.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_unwritable_output(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):

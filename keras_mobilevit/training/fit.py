@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ import numpy as np
 
 from keras_mobilevit.data.dataset import Dataset
 from keras_mobilevit.files import atomic_path
-from keras_mobilevit.reports import Report
-from keras_mobilevit.reports import table
 from keras_mobilevit.training import checkpoint
 from keras_mobilevit.training import logs as log_files
 from keras_mobilevit.training.recipe import Recipe
+from keras_mobilevit.training.report import TrainingReport
 
 BEST = "best.keras"
 LAST = "last.keras"
@@ -40,80 +40,6 @@ _SINGLE_TOKEN = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingReport(Report):
-    """What a run reached and left behind.
-
-    Args:
-        best_accuracy: the highest accuracy on the validation pictures, 0..1.
-        best_epoch: where it was reached last, counted from 1; 0 is the model
-            as it came.
-        epochs: epochs trained.
-        seconds: time spent, over all resumptions.
-        train_size: number of training pictures.
-        val_size: number of validation pictures.
-        class_names: the name of each label.
-        history: for each figure its value after each epoch. The losses
-            include label smoothing.
-        best_model: path of the best model, a `.keras` file, not compiled.
-        last_model: path of the model after the last epoch, likewise. The
-            validation pictures had no part in choosing it, so a figure
-            measured on them is not too good by that choice.
-        labels: path of the class names, one a line.
-        log: path of the history as CSV.
-        output_dir: the folder of all this.
-    """
-
-    best_accuracy: float
-    best_epoch: int
-    epochs: int
-    seconds: float
-    train_size: int
-    val_size: int
-    class_names: tuple[str, ...]
-    history: dict[str, list[float]]
-    best_model: str
-    last_model: str
-    labels: str
-    log: str
-    output_dir: str
-
-    def __str__(self):
-        return table(
-            ("training", ""),
-            [
-                ("best validation accuracy", f"{self.best_accuracy:.2%}"),
-                ("in epoch", f"{self.best_epoch} of {self.epochs}"),
-                ("pictures", f"{self.train_size} + {self.val_size}"),
-                ("classes", len(self.class_names)),
-                ("time", f"{self.seconds:.0f} s"),
-                ("best model", self.best_model),
-                ("last model", self.last_model),
-            ],
-        )
-
-    def plot(self, path: str | os.PathLike, overwrite: bool = False) -> None:
-        """Draws the loss and accuracy curves as a picture, such as PNG.
-
-        Args:
-            path: where to write.
-            overwrite: whether an existing file may be replaced.
-        """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 3.5), layout="constrained")
-        epochs = range(1, self.epochs + 1)
-        for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
-            axes.plot(epochs, self.history[name], ".-", label="train")
-            axes.plot(epochs, self.history[f"val_{name}"], ".-", label="val")
-            axes.set(xlabel="epoch", ylabel=name)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(alpha=0.3)
-            axes.legend()
-        with atomic_path(path, overwrite) as temporary:
-            figure.savefig(temporary, dpi=120)
-
-
 def train(
     model: keras.Model,
     dataset: Dataset,
@@ -123,6 +49,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     keep_start: bool = False,
+    score: Callable[[keras.Model], float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> TrainingReport:
@@ -147,6 +74,9 @@ def train(
             first epoch), the run begins anew.
         overwrite: whether an earlier run in `output_dir` may be replaced.
         keep_start: whether the model as it comes may be the best, too.
+        score: gives the figure of which the best model has most. It is called
+            after each epoch, and the history holds it as `score`. `None` for
+            the accuracy on the validation pictures.
         callbacks: more callbacks. Their own state is not part of the
             checkpoint.
         verbose: as of `model.fit`: 0 silent, 1 progress bar, 2 a line for
@@ -178,7 +108,7 @@ def train(
         lines = "".join(f"{name}\n" for name in dataset.class_names)
         temporary.write_text(lines, encoding="utf-8")
 
-    keeper = _Keeper(folder, state, _copy(model), recipe)
+    keeper = _Keeper(folder, state, _copy(model), recipe, score)
     steps = dataset.steps_per_epoch
     middle = recipe.freeze_epochs
     for start, end in ((0, middle), (middle, recipe.epochs)):
@@ -195,7 +125,7 @@ def train(
                 )
             if keep_start and not state["history"]:
                 found = model.evaluate(dataset.val, verbose=0, return_dict=True)
-                keeper.keep(model, found["accuracy"], 0)
+                keeper.judge(model, found["accuracy"], 0)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", _SINGLE_TOKEN)
                 model.fit(
@@ -219,8 +149,9 @@ def train(
 class _Keeper(keras.callbacks.Callback):
     """Writes log, best model and checkpoint after each epoch."""
 
-    def __init__(self, folder, state, copy, recipe):
+    def __init__(self, folder, state, copy, recipe, score):
         super().__init__()
+        self.score = score
         self.folder = folder
         self.state = state
         self.copy = copy
@@ -245,20 +176,27 @@ class _Keeper(keras.callbacks.Callback):
         state["seconds"] += now - self.since
         self.since = now
         rate = float(self.model.optimizer.learning_rate)
-        for name, value in {**logs, "learning_rate": rate}.items():
+        figures = {**logs, "learning_rate": rate}
+        score = self.judge(self.model, logs["val_accuracy"], epoch + 1)
+        if self.score is not None:
+            figures["score"] = score
+        for name, value in figures.items():
             history.setdefault(name, []).append(float(value))
-        self.keep(self.model, history["val_accuracy"][-1], epoch + 1)
         if epoch + 1 == self.recipe.epochs:
             self._save(self.model, LAST)
         log_files.write_csv(self.folder / LOG, history)
         self.events.write(history)
         checkpoint.save(self.folder / CHECKPOINT, self.model, state)
 
-    def keep(self, model, accuracy, epoch):
-        """Writes the model if none was better so far."""
-        if accuracy >= self.state["best_accuracy"]:
-            self.state.update(best_accuracy=accuracy, best_epoch=epoch)
+    def judge(self, model, accuracy, epoch):
+        """Writes the model if none was better so far; returns its score."""
+        score = accuracy if self.score is None else self.score(model)
+        if score >= self.state["best_score"]:
+            self.state.update(
+                best_score=score, best_accuracy=accuracy, best_epoch=epoch
+            )
             self._save(model, BEST)
+        return score
 
     def _save(self, model, name):
         self.copy.set_weights(model.get_weights())
@@ -375,7 +313,8 @@ def _first_state(
             "trainable_weights": len(model.trainable_variables),
         },
         "history": {},
-        "best_accuracy": -1.0,
+        "best_score": -math.inf,
+        "best_accuracy": 0.0,
         "best_epoch": 0,
         "seconds": 0.0,
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -10,11 +11,14 @@ from keras_mobilevit import files
 from keras_mobilevit import quantization
 from keras_mobilevit import tflite
 from keras_mobilevit.data.dataset import Dataset
+from keras_mobilevit.quantization.calibration import calibration_pictures
+from keras_mobilevit.quantization.rounding import signal_to_noise
 from keras_mobilevit.reports import Report
 from keras_mobilevit.reports import table
 from keras_mobilevit.training import fit
 from keras_mobilevit.training.distill import distill as label_by
 from keras_mobilevit.training.recipe import Recipe
+from keras_mobilevit.training.report import TrainingReport
 
 FILE = "model.tflite"
 RESULT = "quantization.json"
@@ -65,7 +69,7 @@ class QuantizationReport(Report):
     precision: str
     model: str
     n: int
-    training: fit.TrainingReport
+    training: TrainingReport
 
     def __str__(self):
         return table(
@@ -96,21 +100,24 @@ def train_rounding(
     resume: bool = False,
     overwrite: bool = False,
     verbose: int | str = "auto",
-) -> fit.TrainingReport:
+) -> TrainingReport:
     """Trains a copy of a float model that rounds as its int8 file will.
 
-    The copy starts as close to the float model as a calibrated file is, learns
-    to give its outputs, and stays what it was if no epoch is better on the
-    validation pictures.
+    The copy starts as close to the float model as a calibrated file is, and
+    learns to give its outputs. The best of the start and of all epochs is that
+    which comes closest to them on the calibration pictures: what the rounding
+    of one epoch does to single validation pictures is chance.
 
     Args:
         model: a trained float classifier.
         dataset: the pictures.
         recipe: how to train.
         output_dir: folder for what `train` leaves; `best.keras` is the
-            quantization-aware model.
-        distill: whether it learns the outputs of `model`, not the labels of
-            the pictures; see `distill`.
+            quantization-aware model. The `score` of its history is the signal
+            to noise of the outputs, in dB.
+        distill: whether it learns the outputs of `model`, see `distill`. If
+            not, it learns the labels of the pictures, and the best is the most
+            accurate on the validation pictures.
         freeze_batch_norm: see `quantization.quantize_model`.
         resume: whether to go on with the run in `output_dir`.
         overwrite: whether an earlier run in `output_dir` may be replaced.
@@ -136,8 +143,25 @@ def train_rounding(
         resume=resume,
         overwrite=overwrite,
         keep_start=True,
+        score=_closeness(model, dataset) if distill else None,
         verbose=verbose,
     )
+
+
+def _closeness(
+    model: keras.Model, dataset: Dataset
+) -> Callable[[keras.Model], float]:
+    """Returns what measures how close outputs are to those of a model, in dB.
+
+    On training pictures, not on those that accuracy is measured on.
+    """
+    pictures = calibration_pictures(dataset.calibration, model.inputs[0].shape)
+    wanted = model.predict(pictures, verbose=0)
+
+    def score(other):
+        return signal_to_noise(wanted, other.predict(pictures, verbose=0))
+
+    return score
 
 
 def train_quantized(
