@@ -11,7 +11,6 @@ from keras_mobilevit import files
 from keras_mobilevit import quantization
 from keras_mobilevit import tflite
 from keras_mobilevit.data.dataset import Dataset
-from keras_mobilevit.quantization.calibration import calibration_pictures
 from keras_mobilevit.quantization.rounding import signal_to_noise
 from keras_mobilevit.reports import Report
 from keras_mobilevit.reports import table
@@ -26,6 +25,9 @@ RESULT = "quantization.json"
 #: each by about the rate at every step, so more of it adds more noise to the
 #: network than the rounding does.
 RECIPE = Recipe(epochs=4, learning_rate=1e-5, weight_decay=0.0)
+#: On how many pictures to measure how close an epoch is to the float model:
+#: on 256 two epochs of 35.4 dB were of 35.6 and 34.9 dB on 512.
+PICTURES = 1024
 CALIBRATED = "calibrated"
 TRAINED = "trained"
 
@@ -153,9 +155,10 @@ def _closeness(
 ) -> Callable[[keras.Model], float]:
     """Returns what measures how close outputs are to those of a model, in dB.
 
-    On training pictures, not on those that accuracy is measured on.
+    On training pictures, not on those that accuracy is measured on; on many,
+    since most of the noise is on the few that the model is not sure of.
     """
-    pictures = calibration_pictures(dataset.calibration, model.inputs[0].shape)
+    pictures = dataset.calibration.take(-(-PICTURES // dataset.batch_size))
     wanted = model.predict(pictures, verbose=0)
 
     def score(other):
