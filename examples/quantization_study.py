@@ -58,7 +58,6 @@ flags.DEFINE_integer("quantized_epochs", 4, "of them, rounding; 0 for none")
 flags.DEFINE_multi_float("sigmas", [0.0, 1.5], "spread of the start")
 flags.DEFINE_multi_float("outliers", [], "factors of the outlying channels")
 flags.DEFINE_multi_integer("seeds", [0], "seeds")
-flags.DEFINE_multi_string("files", [], "those of FILES to make; none: all")
 flags.DEFINE_string("output_dir", "quantization_study", "for all results")
 
 # name: precision, whether it is equalised and refined
@@ -75,6 +74,13 @@ FILES = {
 }
 
 
+flags.DEFINE_multi_enum("files", [], list(FILES), "to make; none: all")
+
+
+# What a trained network depends on, besides its start and its seed.
+NETWORK = (
+    *("dataset", "data_dir", "model", "image_size", "epochs", "learning_rate"),
+)
 # What is asked of a network with outliers.
 WITH_OUTLIERS = (
     *("float32", "int8, naive", "int8_mixed, naive", "int8", "int8_mixed"),
@@ -228,7 +234,11 @@ def trained(folder, sigma, seed, dataset):
     rounding = folder / "quantized"
     if not FLAGS.quantized_epochs:
         return model, None
-    if not (rounding / "report.json").exists():
+    report = rounding / "report.json"
+    if (
+        not report.exists()
+        or json.loads(report.read_text())["epochs"] != FLAGS.quantized_epochs
+    ):
         recipe = dataclasses.replace(
             training.quantized.RECIPE, epochs=FLAGS.quantized_epochs
         )
@@ -307,23 +317,47 @@ def study(folder, sigma, seed):
         yield from measure(place, start, seed, dataset, WITH_OUTLIERS, twin)
 
 
+def check_networks(path):
+    """Raises unless the networks of a folder were trained as is asked now."""
+    wanted = {name: getattr(FLAGS, name) for name in NETWORK}
+    if path.exists() and (found := json.loads(path.read_text())) != wanted:
+        raise app.UsageError(
+            f"--output_dir={FLAGS.output_dir} holds networks of {found}: "
+            f"pass another. Received: {wanted}"
+        )
+    path.write_text(json.dumps(wanted))
+
+
+def rows_of(folder, sigma, seed):
+    """Measures a network, or finds what was measured of it: rows."""
+    asked = {
+        "files": FLAGS.files,
+        "quantized_epochs": FLAGS.quantized_epochs,
+        "outliers": FLAGS.outliers if sigma == 0 else [],
+    }
+    kept = folder / "rows.json"
+    if kept.exists() and (known := json.loads(kept.read_text()))[1] == asked:
+        return known[0]
+    rows = list(study(folder, sigma, seed))
+    with files.atomic_path(kept, True) as temporary:
+        temporary.write_text(json.dumps([rows, asked]))
+    return rows
+
+
 def main(argv):
     """Studies every network."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     logging.set_verbosity(logging.WARNING)
     output = Path(FLAGS.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    check_networks(output / "networks.json")
     rows = []
     for sigma in FLAGS.sigmas:
         for seed in FLAGS.seeds:
             folder = output / f"sigma{sigma}_seed{seed}"
-            folder.mkdir(parents=True, exist_ok=True)
-            kept = folder / "rows.json"
-            if not kept.exists():
-                found = Study(tuple(study(folder, sigma, seed)))
-                with files.atomic_path(kept) as temporary:
-                    temporary.write_text(found.to_json())
-            rows += json.loads(kept.read_text())["rows"]
+            folder.mkdir(exist_ok=True)
+            rows += rows_of(folder, sigma, seed)
             print(Study(tuple(rows)))
     result = Study(tuple(rows))
     with files.atomic_path(output / "study.json", True) as temporary:

@@ -204,7 +204,7 @@ def test_nan_is_named(tiny_model, pictures):
     model.set_weights(tiny_model.get_weights())
     kernel = model.get_layer("block1").expand.kernel
     kernel.assign(np.full(kernel.shape, np.nan))
-    with pytest.raises(ValueError, match="NaN.*block1/expand/act"):
+    with pytest.raises(ValueError, match="NaN.*block1/expand/norm"):
         quantization.equalize(model, pictures)
 
 

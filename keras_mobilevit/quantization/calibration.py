@@ -74,13 +74,30 @@ def calibration_pictures(
 def _batches(data: Any, argument: str) -> Iterator[Any]:
     if isinstance(data, np.ndarray):
         data = [data]
+    elif _is_pair(data) and _axes(data[0]) == 4:
+        data = [data[0]]  # all pictures, and their labels
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
         raise ValueError(
             f"`{argument}` must be an array, a `tf.data.Dataset` or an "
             f"iterable of pictures. Received: {type(data).__name__}"
         )
     for item in data:
-        yield item[0] if isinstance(item, (tuple, list)) else item
+        yield item[0] if isinstance(item, tuple) or _is_pair(item) else item
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether these are pictures and labels, not a list of pictures."""
+    return (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and _axes(data[0]) != _axes(data[1])
+    )
+
+
+def _axes(values: Any) -> int:
+    if isinstance(values, (tuple, list)):
+        return 1 + (_axes(values[0]) if values else 0)
+    return np.ndim(values)
 
 
 def warn_of_scaled_pictures(
@@ -124,7 +141,8 @@ def takes_pixels(model: keras.Model) -> bool:
     return any(
         takes_pixels(layer)
         if isinstance(layer, keras.Model)
-        else isinstance(layer, keras.layers.Rescaling) and layer.scale < 0.1
+        else isinstance(layer, keras.layers.Rescaling)
+        and np.max(layer.scale) < 0.1
         for layer in model.layers
     )
 

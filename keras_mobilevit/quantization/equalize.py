@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_mobilevit import reports
 from keras_mobilevit.layers import InvertedResidual
@@ -27,6 +28,7 @@ from keras_mobilevit.layers import TransformerBlock
 from keras_mobilevit.quantization import calibration
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import places
+from keras_mobilevit.quantization.quantizers import Rounding
 
 BATCH = 16
 # Blocks with the attribute `transformer`, and what stands in it.
@@ -92,6 +94,12 @@ def equalize(
             are unusable, or a layer computes NaN or infinity on them; it is
             named.
     """
+    graph.check_model(model)
+    if graph.find(model, Rounding):
+        raise ValueError(
+            "`model` is quantized already, and was equalised before. "
+            f"Received: {model.name!r}; `quantization.strip` undoes it"
+        )
     holders = (InvertedResidual, *_STAGES, *_BLOCKS)
     names = {holder.__name__ for holder in holders}
 
@@ -180,24 +188,23 @@ def _observe(model, pictures):
     seen = {}
     rng = np.random.default_rng(0)
     batches = -(-len(pictures) // BATCH)
-    faults = []
+    all_finite = True
 
     def record(layer, inputs, outputs):
-        if not np.isfinite(outputs).all():
-            faults.append(layer.path)
+        nonlocal all_finite
+        all_finite = all_finite and bool(np.isfinite(outputs).all())
         for name, values in (("inputs", inputs), ("outputs", outputs)):
             key = (id(layer), name)
             seen.setdefault(key, places.Seen()).add(values, batches, rng)
 
-    with graph.watching(layers, record):
-        for start in range(0, len(pictures), BATCH):
-            model(pictures[start : start + BATCH], training=False)
-            if faults:
-                raise ValueError(
-                    "The model computes NaN or infinity on the calibration "
-                    f"pictures, first seen in the layer {faults[0]!r}. Check "
-                    "its weights and the pictures."
-                )
+    for start in range(0, len(pictures), BATCH):
+        batch = pictures[start : start + BATCH]
+        with graph.watching(layers, record):
+            outputs = keras.tree.flatten(model(batch, training=False))
+        for values in outputs:
+            all_finite = all_finite and bool(ops.all(ops.isfinite(values)))
+        if not all_finite:
+            graph.check_finite(model, batch)
     return seen
 
 

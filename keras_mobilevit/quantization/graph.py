@@ -107,6 +107,45 @@ def calling(
             del vars(layer)["call"]
 
 
+def not_finite(trail: str) -> ValueError:
+    """Returns the error that a layer computes NaN or infinity."""
+    return ValueError(
+        "The model computes NaN or infinity on the calibration pictures, "
+        f"first seen in the layer {trail!r}. Check its weights and the "
+        "pictures."
+    )
+
+
+def check_finite(model: keras.Model, pictures: np.ndarray) -> None:
+    """Raises `ValueError` naming the first layer that gives NaN or infinity.
+
+    Args:
+        model: a model with one input.
+        pictures: a batch for it.
+    """
+
+    faults = []
+
+    def checked(trail, call):
+        def run(*args, **kwargs):
+            outputs = call(*args, **kwargs)
+            for values in keras.tree.flatten(outputs):
+                if not bool(keras.ops.all(keras.ops.isfinite(values))):
+                    faults.append(trail)
+            return outputs
+
+        return run
+
+    with calling(
+        (layer, checked(trail, layer.call))
+        for trail, layer in walk(model)
+        if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
+    ):
+        model(pictures, training=False)
+    if faults:
+        raise not_finite(faults[0])
+
+
 def own_layers(config: Any) -> Iterator[dict[str, Any]]:
     """Yields the nodes of this package's layers in a model's config.
 
@@ -123,6 +162,33 @@ def own_layers(config: Any) -> Iterator[dict[str, Any]]:
         return
     for value in config:
         yield from own_layers(value)
+
+
+def check_model(model: keras.Model) -> None:
+    """Raises `ValueError` unless a model can be measured on pictures.
+
+    Args:
+        model: what the user passed.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a Keras model; `keras_mobilevit.tflite."
+            "load_model(path)` reads one from its file. "
+            f"Received: {type(model).__name__}"
+        )
+    shapes = [tuple(x.shape) for x in getattr(model, "inputs", None) or ()]
+    if not shapes:
+        raise ValueError(
+            "`model` must be a functional or sequential model that begins "
+            "with `keras.Input`. "
+            f"Received: {type(model).__name__} {model.name!r}"
+        )
+    if len(shapes) > 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+        raise ValueError(
+            "`model` must have one input `(batch, height, width, channels)` "
+            "of known size. Received: a model with inputs of the shapes "
+            f"{shapes}"
+        )
 
 
 def serialise(model: keras.Model) -> dict[str, Any]:
@@ -166,7 +232,15 @@ def copy_with(
     edit(serialised["config"])
     for key in ("compile_config", "build_config"):
         serialised.pop(key, None)
-    copied = keras.saving.deserialize_keras_object(serialised)
+    try:
+        copied = keras.saving.deserialize_keras_object(serialised)
+    except TypeError as error:  # Keras' way to say so
+        reason = str(error).rpartition("Exception encountered: ")[2][:300]
+        raise ValueError(
+            "`model` cannot be built again from its config: register your own "
+            "classes with `@keras.saving.register_keras_serializable()`. "
+            f"Received: {model.name!r}: {reason}"
+        ) from error
     values, places = _weights(model), _weights(copied)
     missing = sorted(
         place

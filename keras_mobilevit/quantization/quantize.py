@@ -63,6 +63,7 @@ def quantize_model(
         ValueError: a layer cannot be quantized (all of them are named), the
             model is quantized already, or the pictures are unusable.
     """
+    graph.check_model(model)
     if is_quantized(model):
         raise ValueError(
             "`model` is quantized already: train it as it is, or pass "

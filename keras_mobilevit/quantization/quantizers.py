@@ -222,6 +222,8 @@ class RoundedActivation(Rounding):
         """Sets the measured range, widened so that it holds zero."""
         if self.bounds is None:
             low, high = min(low, 0.0), max(high, 0.0)
+            if low == high:
+                high = 1.0  # as in a file, see `tflite.ranges`
             high = max(high, low + NARROWEST)
             if self.quantizer.symmetric:
                 low, high = symmetric_range(low, high)

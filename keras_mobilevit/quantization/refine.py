@@ -37,14 +37,23 @@ def measure_ranges(model: keras.Model, pictures: np.ndarray) -> None:
         model: a rounding model, changed in place. Its kernels are rounded.
         pictures: float32 array `(n, height, width, channels)`, as the model
             takes them.
+
+    Raises:
+        ValueError: a layer computes NaN or infinity; it is named.
     """
-    bounds = {}
+    bounds, faults = {}, []
+    trails = {layer: trail for trail, layer in graph.walk(model)}
 
     def observe(rounding, values):
+        if not np.isfinite(values).all():
+            faults.append(trails[rounding])
         low, high = bounds.get(rounding, (np.inf, -np.inf))
         bounds[rounding] = (min(low, values.min()), max(high, values.max()))
 
     _watch_unrounded(model, pictures, BATCH, observe)
+    if faults:
+        holder, _, own = faults[0].rpartition("/")
+        raise graph.not_finite(holder or own)
     for rounding, (low, high) in bounds.items():
         rounding.set_range(float(low), float(high))
 

@@ -154,6 +154,7 @@ def sensitivity(
             f"`precision` must be one of {PRECISIONS}. "
             f"Received: precision={precision!r}"
         )
+    graph.check_model(model)
     import tensorflow as tf
     from tqdm import tqdm
 
@@ -193,8 +194,7 @@ def sensitivity(
         switches = np.zeros(len(roundings), bool)
         switches[chosen] = True
         found = outputs(tf.constant(switches))
-        found = found[0] if isinstance(found, (list, tuple)) else found
-        return _logits(found.numpy())
+        return _logits(keras.tree.flatten(found)[0].numpy())
 
     def noise_without(chosen):
         rest = [i for i in everything if i not in chosen]
@@ -207,6 +207,11 @@ def sensitivity(
         if isinstance(rounding, RoundedActivation)
     ]
     exact = logits([])
+    if not np.isfinite(exact).all():
+        raise ValueError(
+            "`model` must give finite numbers. Received: NaN or infinity on "
+            "the pictures of `data`"
+        )
     total = signal_to_noise(exact, logits(everything))
     seen = _observe(model, owners, pictures)
     rows = []

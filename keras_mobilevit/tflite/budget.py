@@ -117,7 +117,10 @@ class _Drop:
 
     def __init__(self, model, validation_data):
         self.pictures, labels = labelled_pictures(
-            validation_data, model.inputs[0].shape, model.outputs[0].shape[-1]
+            validation_data,
+            model.inputs[0].shape,
+            model.outputs[0].shape[-1],
+            "validation_data",
         )
         expected = model.predict(self.pictures, batch_size=BATCH, verbose=0)
         expected = expected.argmax(axis=1)

@@ -14,7 +14,6 @@ import keras
 from keras_mobilevit import files
 from keras_mobilevit import quantization
 from keras_mobilevit import reports
-from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import metadata as tflite_metadata
 from keras_mobilevit.tflite import rewrites
 from keras_mobilevit.tflite import writers
@@ -22,11 +21,13 @@ from keras_mobilevit.tflite.budget import Budget
 from keras_mobilevit.tflite.budget import check_budget
 from keras_mobilevit.tflite.budget import write_within
 from keras_mobilevit.tflite.card import write_card
+from keras_mobilevit.tflite.export import export
 from keras_mobilevit.tflite.inspect import inspect
 from keras_mobilevit.tflite.promises import INTEGER
 from keras_mobilevit.tflite.promises import SIMPLIFIED
 from keras_mobilevit.tflite.promises import TRAINED
 from keras_mobilevit.tflite.promises import check_promises
+from keras_mobilevit.tflite.sources import in_float32
 from keras_mobilevit.tflite.sources import load_model
 from keras_mobilevit.tflite.sources import on_the_map
 from keras_mobilevit.tflite.sources import pixel_scale
@@ -186,8 +187,8 @@ def convert(
     Raises:
         ValueError: an argument is wrong; the message names it.
         FileExistsError: `path` exists and `overwrite` is `False`.
-        ConversionError: the file does not keep what its precision promises;
-            nothing is written.
+        ConversionError: TensorFlow's converter refuses the model, or the file
+            does not keep what its precision promises; nothing is written.
         BudgetError: no choice of layers keeps `max_drop` or `min_sqnr`;
             nothing is written.
     """
@@ -205,19 +206,21 @@ def convert(
     parts = part_paths(path) if split else ()
     for file in (path, *parts, *([] if model_card is None else [model_card])):
         files.check_writable(file, overwrite)
-    model = load_model(model)
+    model = in_float32(load_model(model))
     model = with_static_input(model, input_shape)
     if target == "edgetpu":
         model = on_the_map(model)
     shape = (1, *model.inputs[0].shape[1:])
     for name, value in (("labels", labels), ("max_drop", max_drop)):
-        is_classifier = (
-            len(model.outputs) == 1 and len(model.outputs[0].shape) == 2
-        )
-        if value is not None and not is_classifier:
+        shapes = [tuple(output.shape) for output in model.outputs]
+        is_classifier = len(shapes) == 1 and len(shapes[0]) == 2
+        # Of one score no class is the best.
+        least = 2 if name == "max_drop" else 1
+        if value is not None and not (is_classifier and shapes[0][1] >= least):
             raise ValueError(
-                f"`{name}` is for classifiers, but the model has outputs of "
-                f"shape {[tuple(o.shape) for o in model.outputs]}. "
+                f"`{name}` is for classifiers with a score for each class, "
+                f"but the model has outputs of shape {shapes}"
+                f"{'; `min_sqnr` is for any' if least == 2 else ''}. "
                 f"Received: {name}={value!r}"
             )
     if min_sqnr is not None and len(model.outputs) != 1:
@@ -275,7 +278,7 @@ def convert(
     budget = None
     with tempfile.TemporaryDirectory() as folder:
         saved_model = Path(folder) / "saved_model"
-        _export(model, saved_model, shape)
+        export(model, saved_model, shape)
         if precision in INTEGER:
             writer = writers.IntegerWriter(
                 saved_model,
@@ -378,36 +381,3 @@ def _resolve(target, precision, input_dtype):
             f"precision={precision!r}. Received: input_dtype={input_dtype!r}"
         )
     return target, precision, input_dtype
-
-
-def _export(model, folder, shape):
-    """Saves the model for inference on one picture of fixed size."""
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "`convert` needs Keras on TensorFlow. Save the model, and convert "
-            "the `.keras` file in a process with KERAS_BACKEND=tensorflow. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}"
-        )
-    import tensorflow as tf
-
-    # A sequential model does not name its output.
-    names = getattr(model, "output_names", None) or [model.layers[-1].name]
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "image")])
-    def infer(image):
-        outputs = model(image, training=False)
-        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        return {
-            name: tf.cast(output, tf.float32)
-            for name, output in zip(names, outputs)
-        }
-
-    # A plain module traces the model once; Keras' own archive does so for
-    # every layer, which takes several times as long.
-    module = tf.Module()
-    module.tracked = [variable.value for variable in model.variables]
-    tf.saved_model.save(
-        module,
-        str(folder),
-        signatures={flatbuffer.SIGNATURE: infer.get_concrete_function()},
-    )

@@ -137,7 +137,10 @@ def evaluate(
 
 
 def labelled_pictures(
-    data: Any, input_shape: Sequence[int], classes: int
+    data: Any,
+    input_shape: Sequence[int],
+    classes: int,
+    argument: str = "data",
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Collects pictures to measure on, with their labels if there are any.
 
@@ -145,6 +148,7 @@ def labelled_pictures(
         data: as of `evaluate`; or an array of pictures alone.
         input_shape: shape of the model's input, batch first.
         classes: how many there are.
+        argument: the name of the user's argument, for the messages.
 
     Returns:
         Pictures `(n, height, width, channels)` and labels `(n,)` or `None`.
@@ -153,13 +157,17 @@ def labelled_pictures(
         ValueError: there are no pictures, or they do not fit.
     """
     has_labels = not hasattr(data, "ndim")
+    what = f"The labels of `{argument}`"
     pictures, labels = [], []
-    for batch, found in _batches(data) if has_labels else [(data, None)]:
-        pictures.append(check_pictures(batch, input_shape[1:], "data"))
+    for batch, found in (
+        _batches(data, argument) if has_labels else [(data, None)]
+    ):
+        pictures.append(check_pictures(batch, input_shape[1:], argument))
         if has_labels:
-            labels.append(checked_labels(found, len(pictures[-1]), classes))
+            n = len(pictures[-1])
+            labels.append(checked_labels(found, n, classes, what))
     if not sum(map(len, pictures)):
-        raise ValueError("`data` must hold pictures. Received: none")
+        raise ValueError(f"`{argument}` must hold pictures. Received: none")
     return (
         np.concatenate(pictures),
         np.concatenate(labels) if has_labels else None,
@@ -203,12 +211,12 @@ def scores_of(runner: Runner, pictures: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _batches(data: Any) -> Iterator[tuple[Any, Any]]:
+def _batches(data: Any, argument: str = "data") -> Iterator[tuple[Any, Any]]:
     if _is_pair_of_arrays(data):
         pictures, labels = data
         if len(pictures) != len(labels):
             raise ValueError(
-                "`data` must hold a label for each picture. Received: "
+                f"`{argument}` must hold a label for each picture. Received: "
                 f"{len(pictures)} pictures and {len(labels)} labels"
             )
         for i in range(0, len(pictures), BATCH):
@@ -216,19 +224,19 @@ def _batches(data: Any) -> Iterator[tuple[Any, Any]]:
         return
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
         raise ValueError(
-            "`data` must be a `tf.data.Dataset`, an iterable of (pictures, "
-            "labels) batches, or a tuple of two arrays. "
+            f"`{argument}` must be a `tf.data.Dataset`, an iterable of "
+            "(pictures, labels) batches, or a tuple of two arrays. "
             f"Received: {type(data).__name__}"
         )
     if getattr(data, "cardinality", None) and int(data.cardinality()) == -1:
         raise ValueError(
-            "`data` must end. Received: an infinite dataset; drop its "
+            f"`{argument}` must end. Received: an infinite dataset; drop its "
             "`repeat()` or add `take(n)`"
         )
     for item in data:
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise ValueError(
-                "Each item of `data` must be a pair (pictures, labels). "
+                f"Each item of `{argument}` must be a pair (pictures, labels). "
                 f"Received: {type(item).__name__}"
             )
         yield item[0], item[1]

@@ -32,7 +32,8 @@ class LayerNoise:
         op: the operation whose output is the layer's.
         dtype: of that output in the file.
         sqnr_db: dB, signal to noise of that output, all before it included.
-        saturated: share of its values at an end of the integer range, 0..1.
+        saturated: share of its values at an end of the integer range that
+            does not stand for 0, 0..1.
         imbalance: the largest over the median range of its channels.
     """
 
@@ -200,12 +201,13 @@ def _row(trail, op, tensor, values, exact):
     saturated = 0.0
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        ends = (values == limits.min) | (values == limits.max)
-        saturated = float(ends.mean())
         zero, scale = (
             getattr(tensor.quantization, name)[0]
             for name in ("zeroPoint", "scale")
         )
+        # An end that stands for 0, as behind a ReLU, clips nothing.
+        ends = [end for end in (limits.min, limits.max) if end != zero]
+        saturated = float(np.isin(values, ends).mean())
         values = (values.astype("float64") - zero) * scale
     values = values.reshape(-1, values.shape[-1]).astype("float64")
     exact = exact.reshape(-1, exact.shape[-1]).astype("float64")

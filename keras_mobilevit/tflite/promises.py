@@ -14,7 +14,7 @@ MAX_RANK = 4
 
 
 class ConversionError(RuntimeError):
-    """A written file does not keep what its precision promises."""
+    """No file can be written, or one does not keep what was promised."""
 
 
 def check_promises(

@@ -134,6 +134,8 @@ def _ends(rows):
 
 def _range(low, high, rank):
     """A range in the form that the quantizer takes."""
+    if low == high == 0:
+        high = 1.0  # A scale of next to nothing is none that XNNPACK takes.
     return {
         "min": np.full((1,) * rank, low, "float32"),
         "max": np.full((1,) * rank, high, "float32"),

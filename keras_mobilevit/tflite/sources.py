@@ -10,6 +10,9 @@ import numpy as np
 from keras_mobilevit.layers import MobileViTV2Block
 from keras_mobilevit.quantization import graph
 
+# Types that layers compute in, and the policies of such names.
+_HALF = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+
 
 def load_model(model: keras.Model | str | os.PathLike) -> keras.Model:
     """Returns a Keras model as it is, or the one that a path holds.
@@ -78,6 +81,36 @@ def with_static_input(
     )
     resized.set_weights(model.get_weights())
     return resized
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns a model that computes in float32, as a file is written.
+
+    One that was trained under a policy such as `mixed_float16` is built again;
+    any other is returned as it is.
+
+    Raises:
+        ValueError: the model cannot be rebuilt from its config.
+    """
+    if not any(
+        layer.compute_dtype in _HALF
+        for _, layer in graph.walk(model)
+        if not isinstance(layer, keras.layers.InputLayer)
+    ):
+        return model
+
+    def edit(part):
+        """Names float32 wherever a config names a type or a policy."""
+        if isinstance(part, dict):
+            if part.get("class_name") == "DTypePolicy":
+                part["config"]["name"] = "float32"
+            elif part.get("dtype") in _HALF:
+                part["dtype"] = "float32"
+            part = list(part.values())
+        for inner in part if isinstance(part, (list, tuple)) else ():
+            edit(inner)
+
+    return graph.copy_with(model, edit)
 
 
 def on_the_map(model: keras.Model) -> keras.Model:

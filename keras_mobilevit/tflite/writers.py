@@ -17,6 +17,7 @@ from keras_mobilevit.tflite import dense
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import norms
 from keras_mobilevit.tflite import ranges
+from keras_mobilevit.tflite.promises import ConversionError
 
 
 def floating(saved_model: Path, precision: str) -> bytes:
@@ -25,6 +26,9 @@ def floating(saved_model: Path, precision: str) -> bytes:
     Args:
         saved_model: the folder of the SavedModel.
         precision: `"float32"`, `"float16"` or `"dynamic_int8"`.
+
+    Raises:
+        ConversionError: the converter cannot write the model.
     """
     import tensorflow as tf
 
@@ -35,7 +39,14 @@ def floating(saved_model: Path, precision: str) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
+    try:
+        return converter.convert()
+    except Exception as error:  # It has no class of errors of its own.
+        reason = " ".join(str(error).split())[:300]
+        raise ConversionError(
+            "TensorFlow's converter cannot write this model. The layer that "
+            f"it names has no form in TFLite; replace it. Received: {reason}"
+        ) from error
 
 
 class IntegerWriter:

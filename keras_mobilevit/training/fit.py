@@ -29,6 +29,7 @@ LOG = "log.csv"
 CURVES = "curves.png"
 REPORT = "report.json"
 CHECKPOINT = "checkpoint.npz"
+FILES = (CHECKPOINT, BEST, LAST, LABELS, LOG, CURVES, REPORT)
 TENSORBOARD = "tensorboard"
 HEAD = "predictions"
 
@@ -98,7 +99,8 @@ def train(
             f"Received: {model.name!r}, which ends in "
             f"{model.layers[-1].name!r}"
         )
-    folder = prepare_folder(Path(output_dir), resume, overwrite)
+    folder = Path(output_dir)
+    _prepare_folder(folder, resume, overwrite)
     state = _first_state(model, recipe, dataset)
     if (folder / CHECKPOINT).exists():
         saved = checkpoint.load_state(folder / CHECKPOINT)
@@ -261,18 +263,20 @@ def gives_logits(model: keras.Model, dataset: Dataset) -> bool:
     )
 
 
-def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
-    """Makes the folder of a run; removes what an earlier one left.
+def check_folder(
+    folder: Path, resume: bool, overwrite: bool, more: Sequence[str] = ()
+) -> list[str]:
+    """Makes the folder of a run; returns the files of an earlier one there.
 
-    Args and errors are those of `train`.
+    Args and errors are those of `train`; `more` are names of files besides
+    those of `train`.
     """
     if resume and overwrite:
         raise ValueError(
             "`resume` and `overwrite` exclude each other. "
             "Received: resume=True, overwrite=True"
         )
-    names = (CHECKPOINT, BEST, LAST, LABELS, LOG, CURVES, REPORT)
-    found = [name for name in names if (folder / name).exists()]
+    found = [name for name in (*FILES, *more) if (folder / name).exists()]
     if found and not (resume or overwrite):
         raise FileExistsError(
             f"{folder} holds an earlier run ({', '.join(found)}). Pass "
@@ -286,13 +290,18 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
             "`output_dir` must be a folder that can be written. "
             f"Received: {folder}"
         )
-    stale = [file for n in names for file in folder.glob(f".tmp-*-{n}")]
+    return found
+
+
+def _prepare_folder(folder, resume, overwrite):
+    """Makes the folder of a run; removes what an earlier one left."""
+    found = check_folder(folder, resume, overwrite)
+    stale = [file for n in FILES for file in folder.glob(f".tmp-*-{n}")]
     if overwrite:
         stale += [folder / name for name in found]
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
     for file in stale:
         file.unlink()
-    return folder
 
 
 def _first_state(

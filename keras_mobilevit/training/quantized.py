@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from keras_mobilevit import quantization
 from keras_mobilevit import tflite
 from keras_mobilevit.data.dataset import Dataset
 from keras_mobilevit.quantization.rounding import signal_to_noise
+from keras_mobilevit.quantization.sensitivity import PRECISIONS
 from keras_mobilevit.reports import Report
 from keras_mobilevit.reports import table
 from keras_mobilevit.training import fit
@@ -133,7 +135,8 @@ def train_rounding(
         FileExistsError: `output_dir` holds a run, and neither `resume` nor
             `overwrite` is set.
     """
-    folder = fit.prepare_folder(Path(output_dir), resume, overwrite)
+    folder = Path(output_dir)
+    fit.check_folder(folder, resume, overwrite)
     quantized = quantization.quantize_model(
         model, dataset.calibration, freeze_batch_norm=freeze_batch_norm
     )
@@ -202,11 +205,18 @@ def train_quantized(
         A `QuantizationReport`.
 
     Raises:
-        ValueError: as of `quantize_model` and `train`.
+        ValueError: `precision` is another, or as of `quantize_model` and
+            `train`.
         FileExistsError: `output_dir` holds a run, and neither `resume` nor
             `overwrite` is set.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"`precision` must be one of {PRECISIONS}. "
+            f"Received: precision={precision!r}"
+        )
     folder = Path(output_dir)
+    fit.check_folder(folder, resume, overwrite, (FILE, RESULT))
     training = train_rounding(
         model,
         dataset,
@@ -224,22 +234,21 @@ def train_quantized(
         TRAINED: (training.best_model, precision),
     }
     measured, contents = {}, {}
-    for name, (source, wanted) in sources.items():
-        path = folder / f"{name}.tflite"
-        data = None if wanted == "float32" else dataset.calibration
-        tflite.convert(
-            source,
-            path,
-            precision=wanted,
-            calibration_data=data,
-            labels=dataset.class_names,
-            overwrite=True,
-        )
-        measured[name] = tflite.evaluate(
-            path, dataset.val, progress=verbose != 0
-        )
-        contents[name] = path.read_bytes()
-        path.unlink()
+    with tempfile.TemporaryDirectory() as place:
+        for name, (source, wanted) in sources.items():
+            path = Path(place) / f"{name}.tflite"
+            data = None if wanted == "float32" else dataset.calibration
+            tflite.convert(
+                source,
+                path,
+                precision=wanted,
+                calibration_data=data,
+                labels=dataset.class_names,
+            )
+            measured[name] = tflite.evaluate(
+                path, dataset.val, progress=verbose != 0
+            )
+            contents[name] = path.read_bytes()
     best = max((CALIBRATED, TRAINED), key=lambda name: measured[name].top1)
     with files.atomic_path(folder / FILE, overwrite=True) as temporary:
         temporary.write_bytes(contents[best])
