@@ -10,6 +10,7 @@ from keras_mobilevit.layers import InvertedResidual
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.tflite import budget
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.origins import layers_in_ops
 from keras_mobilevit.tflite.origins import layers_of_ops
 
 
@@ -69,6 +70,47 @@ def test_the_fewest_layers_stay_in_float(broken_model, tiny_pictures, tmp_path):
     assert report.float_ops and plain.float_ops == 0
     assert found.size_ratio == round(report.size / plain.size, 3)
     assert found.kept[0] in str(report)
+
+
+def test_a_layer_is_kept_under_its_own_name(tiny_pictures, tmp_path):
+    # As Keras numbers unnamed layers. One channel is large between the first
+    # two, so that the output of one and the kernel of the other are bad.
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255.0)(image)
+    for i, end in enumerate(("", "_1", "_2", "_3")):
+        strides = 2 if i < 2 else 1
+        conv = keras.layers.Conv2D(8, 3, strides, "same", name=f"conv{end}")
+        x = keras.layers.ReLU(name=f"relu{end}")(conv(x))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    first, second = (model.get_layer(name) for name in ("conv", "conv_1"))
+    factors = np.r_[2000.0, np.ones(7)]
+    first.kernel.assign(first.kernel.numpy() * factors)
+    second.kernel.assign(second.kernel.numpy() / factors[:, np.newaxis])
+    path = tmp_path / "a.tflite"
+    report = tflite.convert(
+        model,
+        path,
+        precision="int8",
+        calibration_data=tiny_pictures,
+        equalize=False,
+        min_sqnr=28,
+        validation_data=tiny_pictures,
+    )
+    # Of a convolution and the activation merged with it the worse is named.
+    assert report.budget.kept == ("relu", "conv_1")
+    assert report.budget.unkept < 25 and report.budget.found >= 28
+    file = flatbuffer.read_model(path.read_bytes())
+    trails = [trail for trail, _ in graph.walk(model)]
+    tensors = file.subgraphs[0].tensors
+    in_float = [
+        owners
+        for node, owners in zip(
+            flatbuffer.nodes(file), layers_in_ops(file, trails)
+        )
+        if node.name == "CONV_2D"
+        and flatbuffer.is_float(tensors[node.outputs[0]])
+    ]
+    assert in_float == [["relu", "conv"], ["relu_1", "conv_1"]]
 
 
 def test_a_model_without_classes_keeps_its_signal(
@@ -165,3 +207,68 @@ def test_ops_belong_to_their_layers(tiny_model, tmp_path):
     assert ("SOFTMAX", "predictions") in found
     assert ("RSQRT", "block2/transformer_0/norm1") in found
     assert ("FULLY_CONNECTED", "predictions") in found
+
+
+def _numbered_model(kind):
+    """A model of convolutions whose names look like those of their scopes."""
+    image = keras.Input((8, 8, 2), name="image")
+
+    def conv(name):
+        return keras.layers.Conv2D(2, 3, padding="same", name=name)
+
+    def nested(name, names):
+        source = keras.Input((8, 8, 2))
+        x = source
+        for layer in map(conv, names):
+            x = layer(x)
+        return keras.Model(source, x, name=name)
+
+    layers = [conv(name) for name in ("a", "a_1", "a_1_1", "A", "b_1", "b")]
+    if kind == "called twice":
+        layers = [layers[i] for i in (0, 1, 0, 2, 1, 0)]
+    if kind == "nested":
+        layers = [nested("m", ("a", "a_1")), nested("m_1", ("a_1", "a"))]
+        layers = [*layers, conv("m_2"), layers[0]]
+    head = [keras.layers.Flatten(name="f"), keras.layers.Dense(5, name="f_1")]
+    if kind == "sequential":
+        return keras.Sequential([image, *layers, *head])
+    x = image
+    for layer in [*layers, *head]:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+@pytest.mark.parametrize(
+    "kind", ["functional", "sequential", "called twice", "nested"]
+)
+def test_an_operation_belongs_to_the_layer_of_its_weights(kind, tmp_path):
+    model = _numbered_model(kind)
+    kernels = {
+        trail: layer.kernel
+        for trail, layer in graph.walk(model)
+        if hasattr(layer, "kernel")
+    }
+    for value, kernel in enumerate(kernels.values()):
+        kernel.assign(np.full(kernel.shape, 1.0 + value))
+    path = tmp_path / "a.tflite"
+    tflite.convert(model, path, precision="float32")
+    file = flatbuffer.read_model(path.read_bytes())
+    trails = [trail for trail, _ in graph.walk(model)]
+    found, wanted = [], []
+    for owner, op in zip(
+        layers_of_ops(file, trails), file.subgraphs[0].operators
+    ):
+        if len(op.inputs) > 2:
+            kernel = flatbuffer.constant(file, op.inputs[1])
+            found.append(owner)
+            wanted.append(list(kernels)[int(kernel.max()) - 1])
+    assert set(wanted) == set(kernels)
+    assert found == wanted
+
+
+def test_what_is_merged_into_one_operation_is_ranked_once():
+    owners = [["relu", "conv"], ["relu", "conv_1"], ["dense"], []]
+    layers = ["conv_1", "absent", "relu", "dense", "conv"]
+    assert budget._ranked(layers, owners) == ["conv_1", "relu", "dense", "conv"]
+    owners = [["relu", "conv"], ["dense"]]
+    assert budget._ranked(layers, owners) == ["relu", "dense"]

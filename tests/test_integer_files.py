@@ -143,6 +143,21 @@ def test_no_layer_of_a_float_file_seems_to_lose(tiny_model, files, pictures):
     assert min(row.sqnr_db for row in rows.values()) > 90
 
 
+def test_numbered_layers_are_compared_with_themselves(pictures, tmp_path):
+    image = keras.Input((32, 32, 3), name="image")
+    x = image
+    for name in ("conv", "conv_1", "conv_2"):  # as Keras names them itself
+        x = keras.layers.Conv2D(3, 3, activation="relu", name=name)(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(image, keras.layers.Dense(4, name="logits")(x))
+    path = tmp_path / "a.tflite"
+    tflite.convert(model, path, precision="float32")
+    rows = tflite.compare_layers(path, model, pictures).layers
+    names = [row.layer for row in rows]
+    assert names == ["conv", "conv_1", "conv_2", "pool", "logits"]
+    assert min(row.sqnr_db for row in rows) > 90
+
+
 def test_the_layer_that_spoils_a_file_is_seen(
     tiny_model, equalised_file, pictures, tmp_path
 ):

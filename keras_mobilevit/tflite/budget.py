@@ -19,7 +19,7 @@ from keras_mobilevit.tflite.benchmark import benchmark
 from keras_mobilevit.tflite.evaluate import BATCH
 from keras_mobilevit.tflite.evaluate import labelled_pictures
 from keras_mobilevit.tflite.interpreter import Runner
-from keras_mobilevit.tflite.origins import layers_of_ops
+from keras_mobilevit.tflite.origins import layers_in_ops
 from keras_mobilevit.tflite.writers import IntegerWriter
 
 #: Into how many pieces the kept layers are cut, to give pieces back.
@@ -193,7 +193,7 @@ def write_within(
     def value(kept: Sequence[str]) -> float:
         kept = tuple(kept)
         if kept not in tried:
-            ops = [i for i, layer in enumerate(owners) if layer in kept]
+            ops = [i for i, own in enumerate(owners) if set(own) & set(kept)]
             data = writer.write(ops)
             tried[kept] = measure(data), data
         return tried[kept][0]
@@ -217,8 +217,8 @@ def write_within(
     # In the report's order, by what each layer alone loses: where several
     # are bad, what one of them alone would gain hardly differs.
     rows = ranking(measure.pictures).layers
-    owners += layers_of_ops(writer.model, [row.layer for row in rows])
-    ranked = [row.layer for row in rows if row.layer in owners]
+    owners += layers_in_ops(writer.model, [row.layer for row in rows])
+    ranked = _ranked([row.layer for row in rows], owners)
     few, many = 0, 1  # few are too few; many may be enough
     while not is_enough(ranked[:many]):
         if many >= len(ranked):
@@ -249,6 +249,20 @@ def write_within(
         size_ratio=round(len(data) / len(tried[()][1]), 3),
         latency_ratio=_latency_ratio(tried[()][1], data),
     )
+
+
+def _ranked(layers, owners):
+    """Returns the layers to keep, one for those with the same operations.
+
+    A convolution and the activation merged with it are kept together, so the
+    worse of them stands for both.
+    """
+    found = {}
+    for layer in layers:
+        ops = tuple(i for i, own in enumerate(owners) if layer in own)
+        if ops:
+            found.setdefault(ops, layer)
+    return list(found.values())
 
 
 def _outputs(data, pictures):

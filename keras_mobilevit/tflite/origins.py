@@ -8,12 +8,12 @@ from typing import Any
 
 from keras_mobilevit.tflite import flatbuffer
 
+# What these read second is a kernel, which is named after its layer.
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
 
 def layers_of_ops(model: Any, trails: Collection[str]) -> list[str]:
-    """Names the layer that each operation of a file was made from.
-
-    A converter names a tensor after the calls that led to it,
-    `model_1/block1_1/expand_1/convolution`, with a number behind each name.
+    """Names the layer whose output each operation of a file computes.
 
     Args:
         model: object tree of `flatbuffer.read_model`.
@@ -22,8 +22,27 @@ def layers_of_ops(model: Any, trails: Collection[str]) -> list[str]:
 
     Returns:
         For each operation of the main graph the longest of `trails` that
-        leads to it, or `""`. Operations without a name of their own, such as
-        the last, belong to the layer of their first input.
+        leads to it, or `""`: the first of what `layers_in_ops` returns.
+    """
+    return [found[0] if found else "" for found in layers_in_ops(model, trails)]
+
+
+def layers_in_ops(model: Any, trails: Collection[str]) -> list[list[str]]:
+    """Names the layers that each operation of a file was made from.
+
+    A converter names a tensor after the calls that led to it,
+    `model_1/block1_1/expand_1/convolution`, with a number behind each name.
+    Of operations that it merged it joins the names by `;`, the last one first.
+
+    Args:
+        model: object tree of `flatbuffer.read_model`.
+        trails: the layers to choose from, as of `layers_of_ops`.
+
+    Returns:
+        For each operation of the main graph the longest of `trails` that lead
+        to what was merged into it. Operations without a name of their own,
+        such as the last, belong to the layer of their kernel, or else to that
+        of their first input.
     """
     tree = {}
     for trail in trails:
@@ -31,28 +50,42 @@ def layers_of_ops(model: Any, trails: Collection[str]) -> list[str]:
         for name in trail.split("/"):
             node = node.setdefault(name, {})
         node[None] = trail
-    tensors = model.subgraphs[0].tensors
+    graph = model.subgraphs[0]
     makers, found = {}, []
-    for node in flatbuffer.nodes(model):
-        name = tensors[node.outputs[0]].name.decode().split(";")[0]
-        trail = _follow(tree, name.split("/")[1:])
+    for node, op in zip(flatbuffer.nodes(model), graph.operators):
+        name = graph.tensors[node.outputs[0]].name.decode()
+        if "/" not in name and node.name in _WEIGHTED:
+            name = graph.tensors[op.inputs[1]].name.decode()
+        ways = [_follow(tree, part) for part in name.split(";")]
+        layers = list(dict.fromkeys(filter(None, ways)))
         if "/" not in name and node.inputs:
-            trail = makers.get(node.inputs[0], "")
-        found.append(trail)
-        makers.update(dict.fromkeys(node.outputs, trail))
+            layers = makers.get(node.inputs[0], [])
+        found.append(layers)
+        makers.update(dict.fromkeys(node.outputs, layers))
     return found
 
 
-def _follow(tree, names):
+def _follow(tree, name):
     """Returns the trail at the end of the longest way into `tree`."""
     best = ""
-    for name in names:
-        # Layers are called "block_1" too: the whole name counts first.
-        tree = tree.get(name) or tree.get(re.sub(r"_\d+$", "", name))
+    # Neither the whole model nor the operation itself is a layer in it.
+    for scope in name.split("/")[1:-1]:
+        tree = tree.get(_layer_name(scope))
         if tree is None:
             break
         best = tree.get(None, best)
     return best
+
+
+def _layer_name(scope):
+    """Returns the name of the layer that a scope is named after.
+
+    Keras opens a layer's scope twice a call, for what it builds and for what
+    it computes, and TensorFlow numbers all but the first of a name. So there
+    is one number more than in the layer's own name, whatever that ends in:
+    `conv_1` computes in `conv_1_2` or, if there is no `conv`, in `conv_1_1`.
+    """
+    return re.sub(r"_\d+$", "", scope)
 
 
 def edges(model: Any) -> list[tuple[str, Sequence[int], Sequence[int]]]:
@@ -81,7 +114,7 @@ def outermost_layers(
     owners = []
     for name, _, _ in ops:
         parts = name.split(";")[0].split("/")
-        found = re.sub(r"_\d+$", "", parts[1]) if len(parts) > 2 else None
+        found = _layer_name(parts[1]) if len(parts) > 2 else None
         owners.append(found)
     # What has no such name belongs to what reads it, or, at the end, to what
     # it reads.
