@@ -16,9 +16,11 @@ from keras_mobilevit.layers import MobileViTBlock
 from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import stock
+from keras_mobilevit.quantization.quantizers import Int8
 from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import RoundedKernel
 from keras_mobilevit.tflite import flatbuffer
+from keras_mobilevit.tflite.interpreter import Runner
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +211,7 @@ def test_batch_norms_freeze_if_asked(tiny_model, pictures, labels, tmp_path):
             np.testing.assert_array_equal(old, new)
 
 
-def test_mixed_precision_trains(pictures, labels):
+def test_mixed_precision_trains(pictures, labels, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:
         image = keras.Input((32, 32, 3))
@@ -225,6 +227,10 @@ def test_mixed_precision_trains(pictures, labels):
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.isfinite(losses["loss"]).all()
+    path = tmp_path / "a.tflite"
+    tflite.convert(model, path, precision="int8")
+    expected = predict(model, pictures).astype("float32")
+    assert noise_db(expected, Runner(path)(pictures)) > 25
 
 
 def test_strip_gives_the_float_model_back(tiny_model, pictures):
@@ -404,8 +410,24 @@ def test_a_norm_of_ones_own_is_rounded(tmp_path):
     "parent", list(stock.QUANTIZED), ids=lambda c: c.__name__
 )
 def test_quantized_forms_keep_their_config(parent):
-    cls = stock.QUANTIZED[parent]
-    assert issubclass(cls, parent) and cls.__name__.endswith(parent.__name__)
+    needed = {
+        keras.layers.Dense: (5,),
+        keras.layers.Conv2D: (5, 3, (2, 1), "same"),
+        keras.layers.DepthwiseConv2D: (3, 2, "same", 2),
+        keras.layers.SeparableConv2D: (5, 3, 2, "same"),
+        keras.layers.Activation: ("tanh",),
+        keras.layers.ReLU: (6.0,),
+        keras.layers.Rescaling: (0.5, -1.0),
+    }
+    layer = parent(*needed.get(parent, ()), name="a")
+    config = layer.get_config()
+    form = stock.QUANTIZED[parent].from_config(
+        {**config, "quantization": Int8(), "rounds_outputs": False}
+    )
+    form = type(form).from_config(form.get_config())
+    found = form.get_config()
+    assert found.pop("quantization") and found.pop("rounds_outputs") is False
+    assert found == config
 
 
 # What is refused or warned of
