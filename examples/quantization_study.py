@@ -336,11 +336,13 @@ def rows_of(folder, sigma, seed):
         "outliers": FLAGS.outliers if sigma == 0 else [],
     }
     kept = folder / "rows.json"
-    if kept.exists() and (known := json.loads(kept.read_text()))[1] == asked:
-        return known[0]
+    if kept.exists():
+        known = json.loads(kept.read_text())
+        if known.get("asked") == asked:
+            return known["rows"]
     rows = list(study(folder, sigma, seed))
     with files.atomic_path(kept, True) as temporary:
-        temporary.write_text(json.dumps([rows, asked]))
+        temporary.write_text(json.dumps({"asked": asked, "rows": rows}))
     return rows
 
 
