@@ -177,6 +177,37 @@ def test_a_users_own_network(pictures):
     assert scale_of_difference(model, equalised, pictures) < 1e-5
 
 
+def test_blocks_of_one_name_in_two_branches(pictures):
+    """Only one of them had better keep the affine parts of its norms."""
+
+    def branch(name):
+        image = keras.Input((16, 16, 8))
+        x = MobileViTBlock(16, 1, heads=2, name="block")(image)
+        return keras.Model(image, x, name=name)
+
+    plain, affine = branch("plain"), branch("affine")
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same")(image)
+    x = keras.layers.Add()([plain(x), affine(x)])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(3)(x))
+    # A channel that hardly varies, and counts much: its factor would make the
+    # grid of a kernel coarse.
+    block = affine.get_layer("block")
+    kernel = block.local_project.kernel
+    kernel.assign(kernel * np.where(np.arange(16), 1, 0.02))
+    block.transformer[0].norm1.gamma.assign(np.where(np.arange(16), 1, 20))
+    equalised, report = quantization.equalize(model, pictures)
+    kept = [
+        equalised.get_layer(name).get_layer("block").affine_norms
+        for name in ("plain", "affine")
+    ]
+    assert kept == [False, True]
+    norms = [site.strength for site in report.sites if site.kind == "norm"]
+    assert norms == [1, 1, 1, 0, 0, 0]
+    assert scale_of_difference(model, equalised, pictures) < 1e-5
+
+
 def test_a_network_without_sites_is_left_alone(pictures):
     model = keras.Sequential(
         [

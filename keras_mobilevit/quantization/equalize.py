@@ -213,7 +213,7 @@ def _absorb_norms(model, seen):
 
     All norms of a block or none, so that the block can be built without.
     """
-    sites, absorbed, plain = [], [], set()
+    sites, absorbed, plain = [], set(), set()
     for trail, holder in norm_holders(model):
         pairs = norms_and_readers(holder)
         noises = [
@@ -232,14 +232,14 @@ def _absorb_norms(model, seen):
                 )
             )
         if wanted:
-            absorbed.append(trail)
+            absorbed.add(trail)
 
     def drop(config):
-        for node in graph.own_layers(config):
-            if node["config"].get("name") in names:
+        # By the way to it: blocks in two branches may share a name.
+        for trail, node in graph.own_places(config):
+            if trail in absorbed:
                 node["config"]["affine_norms"] = False
 
-    names = {trail.rsplit("/", 1)[-1] for trail in absorbed}
     model = graph.copy_with(
         model, drop, lambda place, variable: id(variable) in plain
     )

@@ -153,15 +153,31 @@ def own_layers(config: Any) -> Iterator[dict[str, Any]]:
         config: a serialised model, or any part of it. A node is a dictionary
             with `class_name`, `registered_name` and `config`.
     """
+    for _, node in own_places(config):
+        yield node
+
+
+def own_places(
+    config: Any, trail: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields what `own_layers` yields, each with the names on the way to it.
+
+    Args:
+        config: the config of a model, or any part of it.
+        trail: the names on the way to that part, joined by `/` as by `walk`.
+    """
     if isinstance(config, dict):
+        inner = config.get("config")
+        if isinstance(inner, dict) and "name" in inner:
+            trail = f"{trail}/{inner['name']}" if trail else inner["name"]
         name = str(config.get("registered_name", ""))
         if name.startswith(f"{PACKAGE}>"):
-            yield config
+            yield trail, config
         config = config.values()
     elif not isinstance(config, (list, tuple)):
         return
     for value in config:
-        yield from own_layers(value)
+        yield from own_places(value, trail)
 
 
 def check_model(model: keras.Model) -> None:
