@@ -308,36 +308,58 @@ def _swap_back(config):
             _set_class(node, parent)
             node["module"] = "keras.layers"
             node["registered_name"] = None
-    config["layers"] = [
-        node
-        for node in config["layers"]
-        if node["class_name"] != "RoundedActivation"
-    ]
-    for history in _histories(config["layers"]):
-        history[0] = history[0].removeprefix(ROUNDED)
+    kept, sources = [], {}
+    for node in config["layers"]:
+        if node["class_name"] != "RoundedActivation":
+            kept.append(node)
+            continue
+        for history in _histories(node.get("inbound_nodes", ())):
+            sources[node["config"]["name"]] = history
+    config["layers"] = kept
+    _redirect(config, sources)
 
 
 def _round_inputs(config, bounds):
     """Puts a rounding layer behind each input of the outermost model."""
-    rounded = []
+    taken = {node["config"].get("name") for node in config["layers"]}
+    layers, rounded = [], {}
     for node in config["layers"]:
-        rounded.append(node)
+        layers.append(node)
         if node["class_name"] != "InputLayer":
             continue
-        name = node["config"]["name"]
-        layer = RoundedActivation(bounds, name=ROUNDED + name)
+        source = node["config"]["name"]
+        name = ROUNDED + source
+        while name in taken:
+            name = ROUNDED + name
+        layer = RoundedActivation(bounds, name=name)
         new = keras.saving.serialize_keras_object(layer)
         new.pop("build_config", None)
         if "inbound_nodes" in node:
-            for history in _histories(config["layers"]):
-                if history[0] == name:
-                    history[0] = layer.name
-            new["name"] = layer.name
+            rounded[source] = [name, 0, 0]
+            new["name"] = name
             new["inbound_nodes"] = [
                 {"args": [_tensor(node["config"])], "kwargs": {}}
             ]
-        rounded.append(new)
-    config["layers"] = rounded
+        layers.append(new)
+    # First, as the new layers themselves read the inputs.
+    _redirect(config, rounded)
+    config["layers"] = layers
+
+
+def _redirect(config, sources):
+    """Has what a model's own layers and its outputs read come from elsewhere.
+
+    Models inside it may hold other layers of the same names.
+
+    Args:
+        config: that of the model, changed in place.
+        sources: `{layer name: [layer name, node, tensor]}`.
+    """
+    histories = list(_ends(config.get("output_layers", ())))
+    for node in config["layers"]:
+        histories.extend(_histories(node.get("inbound_nodes", ())))
+    for history in histories:
+        history[:] = sources.get(history[0], history)
 
 
 def _tensor(config):

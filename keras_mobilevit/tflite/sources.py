@@ -76,9 +76,8 @@ def with_static_input(
         )
     if wanted == own:
         return model
-    resized = keras.models.clone_model(
-        model, input_tensors=keras.Input(wanted, name="image")
-    )
+    image = keras.Input(wanted, name=model.inputs[0].name)
+    resized = keras.models.clone_model(model, input_tensors=image)
     resized.set_weights(model.get_weights())
     return resized
 
