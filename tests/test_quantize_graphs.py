@@ -1,4 +1,4 @@
-"""Quantization-aware models of users' graphs: the names in them."""
+"""Quantization-aware models of users' graphs: names, and longer merges."""
 
 import keras
 import numpy as np
@@ -107,4 +107,29 @@ def test_an_input_may_be_an_output(pictures):
     quantized = quantization.quantize_model(model, pictures / 255 * 200)
     seen = predict(quantized, pictures + 0.25)["image"]
     np.testing.assert_array_equal(seen, pictures)
+    check_strip(model, pictures)
+
+
+# Merges of more than two
+
+
+@pytest.mark.parametrize(
+    ("merge", "behind"),
+    [(layers.Add, layers.ReLU), (layers.Multiply, layers.Identity)],
+)
+def test_merges_of_several_round_each_step(merge, behind, pictures, tmp_path):
+    def middle(x):
+        others = [layers.Conv2D(8, 1)(x) for _ in range(3)]
+        return behind()(merge(name="merge")([x, *others]))
+
+    model = classifier(keras.Input((32, 32, 3)), middle)
+    quantized = quantization.quantize_model(model, pictures)
+    check_file(quantized, pictures, tmp_path / "a.tflite")
+    steps = quantized.get_layer("merge").rounded_steps
+    assert len({step.range() for step in steps}) == 2
+    quantized.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    np.testing.assert_array_equal(
+        predict(loaded, pictures), predict(quantized, pictures)
+    )
     check_strip(model, pictures)

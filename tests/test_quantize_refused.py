@@ -33,6 +33,17 @@ def model_of(*layers):
             [keras.layers.Conv2D(3, 3, activation="gelu", name="a")],
             "'a' .*activation must be one of",
         ),
+        (
+            [
+                keras.layers.Conv2D(3, 3, activation="relu", name="a"),
+                keras.layers.BatchNormalization(name="b"),
+            ],
+            "'b' .*follows the activation of 'a'.*behind 'b'",
+        ),
+        (
+            [keras.layers.Conv2D(4, 3, groups=2, name="a")],
+            "'a' .*groups must be 1",
+        ),
         ([keras.layers.UpSampling2D(name="a")], "'a' .*'bilinear'"),
         (
             [keras.layers.Conv2D(3, 3), lambda x: x + 1.0],

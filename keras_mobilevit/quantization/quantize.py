@@ -218,10 +218,11 @@ def _faults(model: keras.Model) -> Iterator[str]:
     """Yields what of a model cannot be quantized, and what to do."""
     config = graph.serialise(model)["config"]
     parts = list(_parts(model, config))
-    weighted = set()
-    for _, layer, readers in parts:
-        if isinstance(layer, stock.WEIGHTED) and len(readers) == 1:
-            weighted.add(readers[0] and readers[0].name)
+    before = {
+        readers[0].name: layer
+        for _, layer, readers in parts
+        if isinstance(layer, stock.WEIGHTED) and _only(readers) is not None
+    }
     for node, layer, _ in parts:
         name = node["config"].get("name", node.get("name"))
         what = f"{name!r} ({node['class_name']})"
@@ -245,11 +246,23 @@ def _faults(model: keras.Model) -> Iterator[str]:
             )
         elif getattr(layer, "data_format", None) == "channels_first":
             yield f"{what}: its data_format must be 'channels_last'"
+        elif getattr(layer, "groups", 1) != 1:
+            yield (
+                f"{what}: its groups must be 1: use a DepthwiseConv2D, or a "
+                "convolution for each group"
+            )
         elif type(layer) is keras.layers.BatchNormalization:
-            if name not in weighted:
+            if name not in before:
                 yield (
                     f"{what} does not follow a convolution or dense layer of "
                     "its own, so no file can merge it: remove it"
+                )
+            elif not stock.is_linear(before[name]):
+                first = before[name].name
+                yield (
+                    f"{what} follows the activation of {first!r}, so no file "
+                    f"can merge it: put that activation behind {name!r}, as "
+                    "a layer of its own"
                 )
         elif hasattr(layer, "activation") or isinstance(
             layer, (keras.layers.ReLU, keras.layers.Softmax)
@@ -271,15 +284,21 @@ def _swap_stock_layers(model, config, quantization):
             _set_class(node, stock.QUANTIZED[type(layer)])
 
 
+def _only(readers):
+    """The layer that alone reads an output; `None` if there is no such."""
+    return readers[0] if len(readers) == 1 else None
+
+
 def _is_merged(layer, readers):
     """Whether a file merges the one reader of a layer into it."""
-    if len(readers) != 1:
+    reader = _only(readers)
+    if isinstance(layer, stock.WEIGHTED) and not stock.is_linear(layer):
         return False
-    if isinstance(readers[0], keras.layers.BatchNormalization):
+    if isinstance(reader, keras.layers.BatchNormalization):
         return isinstance(layer, stock.WEIGHTED)
     return (
-        isinstance(readers[0], (keras.layers.Activation, keras.layers.ReLU))
-        and stock.function_name(readers[0]) in stock.FUSED
+        isinstance(reader, (keras.layers.Activation, keras.layers.ReLU))
+        and stock.function_name(reader) in stock.FUSED
         and isinstance(
             layer,
             (

@@ -33,6 +33,11 @@ def function_name(layer: layers.Layer) -> str | None:
     return name if name in FUNCTIONS else None
 
 
+def is_linear(layer: layers.Layer) -> bool:
+    """Whether a layer with a kernel ends without an activation."""
+    return function_name(layer) == "linear"
+
+
 class _Quantized:
     """What the quantized form of a stock layer adds to it.
 
@@ -80,6 +85,29 @@ class _RoundedAfter(_Quantized):
 
     def call(self, inputs):
         return self.rounded_outputs(super().call(inputs))
+
+
+class _Chained(_RoundedAfter):
+    """A merge of two tensors or more, rounded after each step.
+
+    A file merges two at a time.
+    """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.rounded_steps = [
+            self.quantization.activation(f"rounded_step_{i}")
+            for i in range(len(input_shape) - 2)
+        ]
+        for rounding in self.rounded_steps:
+            rounding.build()
+
+    def _merge_function(self, inputs):
+        x, *others = inputs
+        # What the last step gives is rounded by `call`.
+        for rounding, other in zip((*self.rounded_steps, EXACT), others):
+            x = rounding(super()._merge_function([x, other]))
+        return x
 
 
 class _Activated(_Quantized):
@@ -283,8 +311,8 @@ class QuantizedGlobalAveragePooling2D(
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class QuantizedAdd(_RoundedAfter, layers.Add):
-    """`keras.layers.Add`, rounded."""
+class QuantizedAdd(_Chained, layers.Add):
+    """`keras.layers.Add` of two or more, rounded."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -293,8 +321,8 @@ class QuantizedSubtract(_RoundedAfter, layers.Subtract):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class QuantizedMultiply(_RoundedAfter, layers.Multiply):
-    """`keras.layers.Multiply`, rounded."""
+class QuantizedMultiply(_Chained, layers.Multiply):
+    """`keras.layers.Multiply` of two or more, rounded."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
