@@ -7,8 +7,8 @@ import pytest
 from keras_mobilevit import quantization
 
 
-def model_of(*layers):
-    image = x = keras.Input((8, 8, 4))
+def model_of(*layers, shape=(8, 8, 4)):
+    image = x = keras.Input(shape)
     for layer in layers:
         x = layer(x)
     return keras.Model(image, x)
@@ -21,6 +21,7 @@ def model_of(*layers):
             [keras.layers.LayerNormalization(name="a")],
             "'a' .*keras_mobilevit.layers.LayerNorm",
         ),
+        ([keras.layers.Conv1D(3, 3, name="a")], "'a' \\(Conv1D\\)"),
         (
             [keras.layers.Conv2DTranspose(3, 3, name="a")],
             "'a' \\(Conv2DTranspose\\)",
@@ -59,9 +60,10 @@ def model_of(*layers):
     ],
 )
 def test_unsupported_layers_are_named(layers, message):
-    data = np.zeros((32, 8, 8, 4), "float32")
+    shape = (8, 4) if isinstance(layers[0], keras.layers.Conv1D) else (8, 8, 4)
+    data = np.zeros((32, *shape), "float32")
     with pytest.raises(ValueError, match=message):
-        quantization.quantize_model(model_of(*layers), data)
+        quantization.quantize_model(model_of(*layers, shape=shape), data)
 
 
 def test_subclassed_models_are_refused():

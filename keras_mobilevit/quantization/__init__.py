@@ -7,9 +7,9 @@ from keras_mobilevit.quantization.calibration import warn_of_scaled_pictures
 from keras_mobilevit.quantization.equalize import Equalization
 from keras_mobilevit.quantization.equalize import equalize
 from keras_mobilevit.quantization.quantize import bake
-from keras_mobilevit.quantization.quantize import is_quantized
 from keras_mobilevit.quantization.quantize import quantize_model
 from keras_mobilevit.quantization.quantize import strip
+from keras_mobilevit.quantization.quantizers import is_quantized
 from keras_mobilevit.quantization.sensitivity import Sensitivity
 from keras_mobilevit.quantization.sensitivity import sensitivity
 

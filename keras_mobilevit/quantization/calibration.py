@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilevit.quantization import graph
+
 #: As many pictures as calibration reads; more change the ranges little.
 MAX_PICTURES = 256
 FEW_PICTURES = 32
@@ -154,7 +156,7 @@ def model_pictures(model: keras.Model, data: Any) -> np.ndarray:
         model: the model; its input gives the shape and the range.
         data: as of `calibration_pictures`.
     """
-    pictures = calibration_pictures(data, model.inputs[0].shape)
+    pictures = calibration_pictures(data, graph.picture_shape(model))
     if len(pictures) < FEW_PICTURES:
         warnings.warn(
             f"`calibration_data` holds only {len(pictures)} pictures: the "

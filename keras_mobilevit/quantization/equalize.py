@@ -28,7 +28,7 @@ from keras_mobilevit.layers import TransformerBlock
 from keras_mobilevit.quantization import calibration
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import places
-from keras_mobilevit.quantization.quantizers import Rounding
+from keras_mobilevit.quantization.quantizers import is_quantized
 
 BATCH = 16
 # Blocks with the attribute `transformer`, and what stands in it.
@@ -95,7 +95,7 @@ def equalize(
             named.
     """
     graph.check_model(model)
-    if graph.find(model, Rounding):
+    if is_quantized(model):
         raise ValueError(
             "`model` is quantized already, and was equalised before. "
             f"Received: {model.name!r}; `quantization.strip` undoes it"
@@ -110,7 +110,7 @@ def equalize(
 
     model = graph.copy_with(model, flag)
     pictures = calibration.calibration_pictures(
-        calibration_data, model.inputs[0].shape
+        calibration_data, graph.picture_shape(model)
     )
     seen = _observe(model, pictures)
     sites = []
@@ -144,20 +144,18 @@ def _stages(model):
 
 def _without_idle_gates(model):
     """Builds the blocks whose gates all have the factor 1 without gates."""
-    idle, names, busy = set(), set(), set()
+    idle, trails = set(), set()
     for trail, layer in graph.walk(model):
         if not getattr(layer, "equalized", False):
             continue
         scales = [w for w in layer.weights if w.name == "gate_scale"]
         if all(np.all(scale.numpy() == 1.0) for scale in scales):
             idle.update(map(id, scales))
-            names.add(trail.rsplit("/", 1)[-1])
-        else:
-            busy.add(trail.rsplit("/", 1)[-1])
+            trails.add(trail)
 
     def drop(config):
-        for node in graph.own_layers(config):
-            if node["config"].get("name") in names - busy:
+        for trail, node in graph.own_places(config):
+            if trail in trails:
                 node["config"]["equalized"] = False
 
     return graph.copy_with(

@@ -181,7 +181,7 @@ def own_places(
 
 
 def check_model(model: keras.Model) -> None:
-    """Raises `ValueError` unless a model can be measured on pictures.
+    """Raises `ValueError` unless it is a model whose inputs are known.
 
     Args:
         model: what the user passed.
@@ -192,19 +192,28 @@ def check_model(model: keras.Model) -> None:
             "load_model(path)` reads one from its file. "
             f"Received: {type(model).__name__}"
         )
-    shapes = [tuple(x.shape) for x in getattr(model, "inputs", None) or ()]
-    if not shapes:
+    if not getattr(model, "inputs", None):
         raise ValueError(
             "`model` must be a functional or sequential model that begins "
             "with `keras.Input`. "
             f"Received: {type(model).__name__} {model.name!r}"
         )
+
+
+def picture_shape(model: keras.Model) -> tuple[int | None, ...]:
+    """Returns the shape of the pictures that a model takes, batch first.
+
+    Raises:
+        ValueError: it takes anything else.
+    """
+    shapes = [tuple(source.shape) for source in model.inputs]
     if len(shapes) > 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
         raise ValueError(
             "`model` must have one input `(batch, height, width, channels)` "
             "of known size. Received: a model with inputs of the shapes "
             f"{shapes}"
         )
+    return shapes[0]
 
 
 def serialise(model: keras.Model) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from keras_mobilevit.quantization.equalize import equalize as equalize_model
 from keras_mobilevit.quantization.quantizers import Int8
 from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import RoundedKernel
+from keras_mobilevit.quantization.quantizers import is_quantized
 
 #: Prefix of the layer that rounds the input of a model.
 ROUNDED = "rounded_"
@@ -94,11 +95,6 @@ def quantize_model(
         refinement.narrow_ranges(quantized, pictures)
         refinement.correct_biases(quantized, pictures)
     return quantized
-
-
-def is_quantized(model: keras.Model) -> bool:
-    """Whether a model comes from `quantize_model`."""
-    return bool(graph.find(model, RoundedActivation))
 
 
 def strip(model: keras.Model) -> keras.Model:

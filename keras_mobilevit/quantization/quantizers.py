@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_mobilevit.layers.base import EXACT
 from keras_mobilevit.layers.base import PACKAGE
+from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization.rounding import symmetric_range
 
 #: Narrower ranges than this have no 8-bit grid.
@@ -236,6 +237,11 @@ class RoundedActivation(Rounding):
             "bounds": self.bounds,
             "averaged": self.averaged,
         }
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Whether a model comes from `quantize_model`."""
+    return bool(graph.find(model, RoundedActivation))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

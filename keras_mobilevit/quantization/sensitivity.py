@@ -18,6 +18,7 @@ from keras_mobilevit.quantization import quantize
 from keras_mobilevit.quantization import refine
 from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import Rounding
+from keras_mobilevit.quantization.quantizers import is_quantized
 from keras_mobilevit.quantization.rounding import signal_to_noise
 
 #: What an int8_mixed file computes in float: the activations of these.
@@ -158,8 +159,10 @@ def sensitivity(
     import tensorflow as tf
     from tqdm import tqdm
 
-    pictures = calibration.calibration_pictures(data, model.inputs[0].shape)
-    if not quantize.is_quantized(model):
+    pictures = calibration.calibration_pictures(
+        data, graph.picture_shape(model)
+    )
+    if not is_quantized(model):
         model = quantize.quantize_model(model, pictures, refine=False)
         refine.narrow_ranges(model, pictures)
     model = graph.copy_with(model, lambda config: None)  # it gets switches
