@@ -217,3 +217,67 @@ def test_files_of_others_survive(tmp_path):
         )
     assert (tmp_path / "model.tflite").read_text() == "precious"
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+
+
+# Activations of their own
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_correction_of_biases_knows_the_range_of_a_sigmoid(spread, tmp_path):
+    generator = np.random.default_rng(0)
+    pictures = generator.normal(0, 1, (32, 8, 8, 3)).astype("float32")
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, layers.Conv2D(4, 1, activation="sigmoid")(image))
+    kernel = generator.normal(0, spread, (1, 1, 3, 4))  # 10: logits beyond 8
+    bias = generator.normal(0, spread, 4)
+    model.layers[-1].set_weights([kernel, bias])
+    exact = model.predict(pictures, verbose=0)
+    found = {}
+    for refine in (True, False):
+        path = tmp_path / f"{refine}.tflite"
+        tflite.convert(
+            model,
+            path,
+            precision="int8",
+            calibration_data=pictures,
+            refine=refine,
+        )
+        found[refine] = signal_to_noise(exact, Runner(path)(pictures))
+    assert found[True] > max(30, found[False] - 1)
+
+
+RELU6 = {
+    "input": lambda x: layers.ReLU(6)(x),
+    "dropout": lambda x: layers.ReLU(6)(
+        layers.Dropout(0.1)(layers.Conv2D(8, 3)(x))
+    ),
+    "a model": lambda x: keras.Sequential([layers.ReLU(6)])(
+        layers.Conv2D(8, 3)(x)
+    ),
+    "concatenation": lambda x: layers.ReLU(6)(layers.Concatenate()([x, x])),
+    "in concatenation": lambda x: layers.Concatenate()([layers.ReLU(6)(x), x]),
+}
+
+
+@pytest.mark.parametrize("place", RELU6)
+@pytest.mark.parametrize("precision", ["int8", "int8_mixed", "int16x8"])
+def test_relu6_that_no_operation_merges(place, precision, tmp_path):
+    generator = np.random.default_rng(0)
+    pictures = generator.uniform(-3, 12, (16, 8, 8, 3)).astype("float32")
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, RELU6[place](image))
+    exact = model.predict(pictures, verbose=0)
+    quantized = quantization.quantize_model(model, pictures)
+    for name, source in (("float", model), ("rounding", quantized)):
+        if name == "rounding" and precision == "int16x8":
+            continue
+        path = tmp_path / f"{name}.tflite"
+        report = tflite.convert(
+            source,
+            path,
+            precision=precision,
+            input_dtype="float32",
+            calibration_data=pictures if source is model else None,
+        )
+        assert report.float_ops == 0
+        assert signal_to_noise(exact, Runner(path)(pictures)) > 35

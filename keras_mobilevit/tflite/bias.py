@@ -8,10 +8,12 @@ the corrected ones before it leave.
 """
 
 import copy
+import functools
 from typing import Any
 
 import numpy as np
 
+from keras_mobilevit.layers.base import GATE_RANGE
 from keras_mobilevit.layers.conv import live_inputs
 from keras_mobilevit.quantization.calibration import MEAN_PICTURES
 from keras_mobilevit.quantization.calibration import channel_means
@@ -26,8 +28,9 @@ _BIASED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
     """Gives each channel of each layer its mean in the float file, in place.
 
-    Of what only a SiLU reads, the mean is that of what an int8 gate lets
-    through: what it shuts out is not the same in both files, and has no effect.
+    Of what only a SiLU or a sigmoid reads, the mean is that of what has an
+    effect in int8: what a gate shuts out, or what lies beyond the range of its
+    input, is not the same in both files.
 
     Args:
         model: object tree of an integer file. Layers in float stay as they
@@ -37,10 +40,8 @@ def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
             takes them.
     """
     pictures = pictures[:MEAN_PICTURES]
-    gates = silu.gate_scales(float_model)
-    names = [tensor.name for tensor in float_model.subgraphs[0].tensors]
-    gates = {names[tensor]: scale for tensor, scale in gates.items()}
-    means = _float_means(float_model, pictures, gates)
+    effects = _effects(float_model)
+    means = _float_means(float_model, pictures, effects)
     graph = model.subgraphs[0]
     source = graph.tensors[graph.inputs[0]]
     file = _Stepwise(model, as_input(source, pictures))
@@ -50,21 +51,31 @@ def correct_biases(model: Any, float_model: Any, pictures: np.ndarray) -> None:
             continue
         file.up_to(index)
         grid = tensor.quantization
-        rows = (
-            (values.astype("float32") - grid.zeroPoint[0]) * grid.scale[0]
+        effect = effects.get(tensor.name, np.asarray)
+        found = _mean(
+            effect(
+                (values.astype("float32") - grid.zeroPoint[0]) * grid.scale[0]
+            )
             for values in file.output(index)
         )
-        found = _mean(_live(rows, gates.get(tensor.name)))
         _add_to_bias(model, index, means[tensor.name] - found)
     flatbuffer.drop_unused_tensors(model)
 
 
-def _live(arrays, gate_scale):
-    """Yields what counts of arrays: all, or what an int8 gate lets through."""
-    for values in arrays:
-        if gate_scale is not None:
-            values = live_inputs(values, gate_scale, np)
-        yield values
+def _effects(model):
+    """Returns `{name: what counts of a tensor}`, where it is not all of it."""
+    names = [tensor.name for tensor in model.subgraphs[0].tensors]
+    gates = {
+        names[tensor]: functools.partial(
+            live_inputs, gate_scale=scale, library=np
+        )
+        for tensor, scale in silu.gate_scales(model).items()
+    }
+    logits = {
+        names[tensor]: lambda values: np.clip(values, *GATE_RANGE)
+        for tensor in silu.logits(flatbuffer.nodes(model))
+    }
+    return {**gates, **logits}
 
 
 def _layers(model):
@@ -81,7 +92,7 @@ def _layers(model):
     ]
 
 
-def _float_means(model, pictures, gates):
+def _float_means(model, pictures, effects):
     """Returns `{name: mean of each channel}` of what the layers compute."""
     graph = model.subgraphs[0]
     outputs = [output for _, output in _layers(model)]
@@ -90,7 +101,7 @@ def _float_means(model, pictures, gates):
     names = [graph.tensors[output].name for output in outputs]
     rows = [
         [
-            _mean(_live([values], gates.get(name)))
+            _mean([effects.get(name, np.asarray)(values)])
             for name, values in zip(names, results)
         ]
         for results in run_graph(whole, [[p[np.newaxis] for p in pictures]])

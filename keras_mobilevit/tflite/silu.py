@@ -1,11 +1,19 @@
-"""The gates of a file: what a SiLU lets through of its input."""
+"""The gates of a file: what sigmoids read, and what SiLUs let through."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_mobilevit.tflite import flatbuffer
+
+
+def logits(graph: Sequence[flatbuffer.Node]) -> list[int]:
+    """Returns the tensors that nothing but a sigmoid reads."""
+    readers = collections.Counter(t for node in graph for t in node.inputs)
+    sources = [n.inputs[0] for n in graph if n.name == "LOGISTIC"]
+    return [tensor for tensor in sources if readers[tensor] == 1]
 
 
 def gate_scales(model: Any) -> dict[int, np.ndarray]:

@@ -1,6 +1,5 @@
 """From a SavedModel to the bytes of a TFLite file, by precision."""
 
-import collections
 import re
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from keras_mobilevit.tflite import dense
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import norms
 from keras_mobilevit.tflite import ranges
+from keras_mobilevit.tflite import relu6
+from keras_mobilevit.tflite import silu
 from keras_mobilevit.tflite.promises import ConversionError
 
 
@@ -142,15 +143,20 @@ class IntegerWriter:
         ends = exact if self.input_dtype == "float32" else quantized
         for end in ("INPUT", "OUTPUT"):
             rules.append({**ends, "regex": "", "operation": end})
+        source = flatbuffer.read_model(self._float_file.read_bytes())
+        bounded = relu6.to_relu(source, kept)
         with warnings.catch_warnings():
             # Of the memory that its own interpreter takes.
             warnings.simplefilter("ignore", UserWarning)
-            result = quantizer.Quantizer(str(self._float_file), rules).quantize(
+            result = quantizer.Quantizer(
+                flatbuffer.write_model(source), rules
+            ).quantize(
                 self._ranges,
                 enable_progress_bar=False,
                 enable_progress_report=False,
             )
         model = flatbuffer.read_model(bytes(result.quantized_model))
+        relu6.saturate(model, bounded)
         if self.precision != "int8_mixed":
             norms.rewrite(model, self._refused)
         if self._pictures is not None:
@@ -166,15 +172,13 @@ class IntegerWriter:
 def _fixed_ranges(graph: list, known: dict, tensors: list) -> Any:
     """Yields `(tensor, (low, high))` where more is known than was measured."""
     yield from ranges.symmetric_ranges(graph, known, tensors)
-    readers = collections.Counter(t for node in graph for t in node.inputs)
     for node in graph:
         if node.name in ("SOFTMAX", "LOGISTIC"):
             yield node.outputs[0], PROBABILITIES
-        if node.name == "LOGISTIC":
-            # Without equalisation the tensor is also what the gate
-            # multiplies, and needs its whole range.
-            if readers[node.inputs[0]] == 1:
-                measured = known[tensors[node.inputs[0]].name.decode()]
-                low = max(GATE_RANGE[0], float(measured["min"].min()))
-                high = min(GATE_RANGE[1], float(measured["max"].max()))
-                yield node.inputs[0], (low, high)
+    # Without equalisation a tensor is also what the gate multiplies, and
+    # needs its whole range.
+    for tensor in silu.logits(graph):
+        measured = known[tensors[tensor].name.decode()]
+        low = max(GATE_RANGE[0], float(measured["min"].min()))
+        high = min(GATE_RANGE[1], float(measured["max"].max()))
+        yield tensor, (low, high)
