@@ -8,6 +8,7 @@ from keras_mobilevit import quantization
 from keras_mobilevit import tflite
 from keras_mobilevit import training
 from keras_mobilevit.quantization.rounding import signal_to_noise
+from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite.interpreter import Runner
 
 layers = keras.layers
@@ -246,26 +247,35 @@ def test_correction_of_biases_knows_the_range_of_a_sigmoid(spread, tmp_path):
     assert found[True] > max(30, found[False] - 1)
 
 
-RELU6 = {
-    "input": lambda x: layers.ReLU(6)(x),
-    "dropout": lambda x: layers.ReLU(6)(
+LEFT_IN_FLOAT = {
+    "relu6": lambda x: layers.ReLU(6)(x),
+    "relu6 behind dropout": lambda x: layers.ReLU(6)(
         layers.Dropout(0.1)(layers.Conv2D(8, 3)(x))
     ),
-    "a model": lambda x: keras.Sequential([layers.ReLU(6)])(
+    "relu6 in a model": lambda x: keras.Sequential([layers.ReLU(6)])(
         layers.Conv2D(8, 3)(x)
     ),
-    "concatenation": lambda x: layers.ReLU(6)(layers.Concatenate()([x, x])),
-    "in concatenation": lambda x: layers.Concatenate()([layers.ReLU(6)(x), x]),
+    "relu6 of all": lambda x: layers.ReLU(6)(layers.Concatenate()([x, x])),
+    "relu6 of a part": lambda x: layers.Concatenate()([layers.ReLU(6)(x), x]),
+    "maximum": lambda x: layers.GlobalMaxPooling2D()(layers.Conv2D(8, 3)(x)),
+    "maximum of a part": lambda x: layers.Concatenate()(
+        [
+            layers.GlobalMaxPooling2D(keepdims=True)(x),
+            layers.Conv2D(3, 8)(layers.Rescaling(4.0)(x)),
+        ]
+    ),
 }
 
 
-@pytest.mark.parametrize("place", RELU6)
+@pytest.mark.parametrize("place", LEFT_IN_FLOAT)
 @pytest.mark.parametrize("precision", ["int8", "int8_mixed", "int16x8"])
-def test_relu6_that_no_operation_merges(place, precision, tmp_path):
+def test_operations_that_the_quantizer_leaves_in_float(
+    place, precision, tmp_path
+):
     generator = np.random.default_rng(0)
     pictures = generator.uniform(-3, 12, (16, 8, 8, 3)).astype("float32")
     image = keras.Input((8, 8, 3))
-    model = keras.Model(image, RELU6[place](image))
+    model = keras.Model(image, LEFT_IN_FLOAT[place](image))
     exact = model.predict(pictures, verbose=0)
     quantized = quantization.quantize_model(model, pictures)
     for name, source in (("float", model), ("rounding", quantized)):
@@ -281,3 +291,7 @@ def test_relu6_that_no_operation_merges(place, precision, tmp_path):
         )
         assert report.float_ops == 0
         assert signal_to_noise(exact, Runner(path)(pictures)) > 35
+        codes = flatbuffer.read_model(path.read_bytes()).operatorCodes
+        versions = {code.builtinCode: code.version for code in codes}
+        relu = flatbuffer.schema().BuiltinOperator.RELU
+        assert versions.get(relu, 2) >= 2  # or it is merged

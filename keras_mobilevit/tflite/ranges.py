@@ -95,7 +95,7 @@ def activation_ranges(
                 "pictures."
             )
     if narrow:
-        whole = _sums(graph) | {t for t in names if _is_number(model, t)}
+        whole = _pooled(graph) | {t for t in names if _is_number(model, t)}
         counts = clipping.Counts(
             {t: bounds[t] for t in names if t not in whole}
         )
@@ -110,16 +110,18 @@ def activation_ranges(
     return {name: _range(*bounds[t], ranks[t]) for t, name in names.items()}
 
 
-def _sums(graph):
-    """Returns the tensors that are only added up.
+def _pooled(graph):
+    """Returns the tensors of which only sums or maxima over maps are taken.
 
-    Rounding errors cancel there, what is clipped does not.
+    Rounding errors cancel in a sum, what is clipped does not; and the largest
+    values are what a maximum is made of.
     """
     readers = {}
     for node in graph:
         for tensor in node.inputs:
             readers.setdefault(tensor, set()).add(node.name)
-    return {t for t, names in readers.items() if names <= {"MEAN", "SUM"}}
+    pooling = {"MEAN", "SUM", "REDUCE_MAX"}
+    return {t for t, names in readers.items() if names <= pooling}
 
 
 def _is_number(model, tensor):

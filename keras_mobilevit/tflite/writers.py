@@ -16,8 +16,8 @@ from keras_mobilevit.tflite import dense
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite import norms
 from keras_mobilevit.tflite import ranges
-from keras_mobilevit.tflite import relu6
 from keras_mobilevit.tflite import silu
+from keras_mobilevit.tflite import stand_ins
 from keras_mobilevit.tflite.promises import ConversionError
 
 
@@ -113,6 +113,15 @@ class IntegerWriter:
             bounds = known[tensors[tensor].name.decode()]
             bounds["min"] = np.full_like(bounds["min"], low)
             bounds["max"] = np.full_like(bounds["max"], high)
+        for node in self._graph:
+            # Its integer kernel rescales nothing.
+            if node.name == "REDUCE_MAX":
+                source, result = (
+                    known[tensors[t].name.decode()]
+                    for t in (node.inputs[0], node.outputs[0])
+                )
+                for end in ("min", "max"):
+                    result[end] = np.full_like(result[end], source[end].item())
         self._ranges = known
 
     def write(self, kept: Collection[int] = ()) -> bytes:
@@ -144,7 +153,7 @@ class IntegerWriter:
         for end in ("INPUT", "OUTPUT"):
             rules.append({**ends, "regex": "", "operation": end})
         source = flatbuffer.read_model(self._float_file.read_bytes())
-        bounded = relu6.to_relu(source, kept)
+        stood_for = stand_ins.put(source, kept)
         with warnings.catch_warnings():
             # Of the memory that its own interpreter takes.
             warnings.simplefilter("ignore", UserWarning)
@@ -156,7 +165,7 @@ class IntegerWriter:
                 enable_progress_report=False,
             )
         model = flatbuffer.read_model(bytes(result.quantized_model))
-        relu6.saturate(model, bounded)
+        stand_ins.resolve(model, stood_for)
         if self.precision != "int8_mixed":
             norms.rewrite(model, self._refused)
         if self._pictures is not None:
