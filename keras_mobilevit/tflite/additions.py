@@ -73,6 +73,25 @@ def integer_tensor(
     return len(tensors) - 1
 
 
+def twin(model: Any, tensor: int, shape: Sequence[int], suffix: str) -> int:
+    """Adds a tensor like another, of a different shape; returns its place.
+
+    Args:
+        model: object tree of `flatbuffer.read_model`.
+        tensor: the other one; it lends its name, its type and its grid.
+        shape: of the new one.
+        suffix: what is added to the name.
+    """
+    tensors = model.subgraphs[0].tensors
+    source = tensors[tensor]
+    added = flatbuffer.schema().TensorT()
+    added.name = source.name + b"_" + suffix.encode()
+    added.shape, added.type = list(shape), source.type
+    added.quantization = source.quantization
+    tensors.append(added)
+    return len(tensors) - 1
+
+
 def int8_constant(model: Any, name: str, value: float) -> int:
     """Adds an int8 scalar that holds a positive number exactly."""
     steps = 127

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite.additions import operation
+from keras_mobilevit.tflite.additions import twin
 
 
 def to_convolutions(model: Any) -> None:
@@ -41,25 +42,14 @@ def to_convolutions(model: Any) -> None:
             graph.operators[maker].builtinOptions.keepDims = True
             graph.tensors[source].shape = [1, 1, *shapes[0]]
         else:
-            column = _twin(graph, source, [1, 1, *shapes[0]], "column")
+            column = twin(model, source, [1, 1, *shapes[0]], "column")
             operators.insert(-1, _reshape(model, source, column))
             op.inputs = [column, *op.inputs[1:]]
         _to_convolution(model, op)
-        row = _twin(graph, result, [1, 1, *shapes[1]], "row")
+        row = twin(model, result, [1, 1, *shapes[1]], "row")
         op.outputs = [row]
         operators.append(_squeeze(model, row, result))
     graph.operators = operators
-
-
-def _twin(graph, tensor, shape, suffix):
-    """Adds a tensor like another, of a different shape."""
-    source = graph.tensors[tensor]
-    twin = flatbuffer.schema().TensorT()
-    twin.name = source.name + b"_" + suffix.encode()
-    twin.shape, twin.type = shape, source.type
-    twin.quantization = source.quantization
-    graph.tensors.append(twin)
-    return len(graph.tensors) - 1
 
 
 def _reshape(model, source, result):

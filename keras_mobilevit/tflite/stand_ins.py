@@ -12,6 +12,7 @@ from keras_mobilevit.tflite.additions import bits
 from keras_mobilevit.tflite.additions import bounds
 from keras_mobilevit.tflite.additions import integer_tensor
 from keras_mobilevit.tflite.additions import operation
+from keras_mobilevit.tflite.additions import twin
 
 STAND_INS = {"RELU6": "RELU", "REDUCE_MAX": "MEAN"}
 
@@ -55,27 +56,25 @@ def resolve(model: Any, names: dict[bytes, str]) -> None:
         name = names.get(tensor.name)
         if node.name != STAND_INS.get(name):
             continue
-        source = graph.tensors[node.inputs[0]]
         if name == "RELU6":
             low, high = bounds(tensor)
-            fits = high <= 6 + (high - low) / 255  # a step
-        else:
-            op.opcodeIndex = flatbuffer.add_code(model, name)
-            fits = _grid(tensor) == _grid(source)
-        if not fits:
+            if high <= 6 + (high - low) / 255:  # a step
+                continue
             inner = integer_tensor(
                 model,
-                f"{tensor.name.decode()}_before",
+                f"{tensor.name.decode()}_up_to_6",
                 tensor.shape,
                 (0.0, 6.0),
                 bits(tensor),
             )
-            if name != "RELU6":
-                graph.tensors[inner].quantization = source.quantization
-            op.outputs = [inner]
-            operators.append(
-                operation(model, "QUANTIZE", [inner], node.outputs[0])
-            )
+        else:
+            op.opcodeIndex = flatbuffer.add_code(model, name)
+            source = node.inputs[0]
+            if _grid(tensor) == _grid(graph.tensors[source]):
+                continue
+            inner = twin(model, source, tensor.shape, "largest")
+        op.outputs = [inner]
+        operators.append(operation(model, "QUANTIZE", [inner], node.outputs[0]))
     graph.operators = operators
 
 
