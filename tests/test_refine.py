@@ -75,6 +75,24 @@ def test_what_is_averaged_keeps_its_range(pictures):
     assert after["norm/outputs"] != before["norm/outputs"]
 
 
+@pytest.mark.parametrize("kind", ["Average", "Max"])
+@pytest.mark.parametrize("is_read", [False, True])
+def test_what_is_pooled_keeps_its_range(pictures, kind, is_read):
+    """As in a file that is quantized after training."""
+    inputs = keras.Input((32, 32, 3), name="image")
+    x = chain(ConvNormAct(8, strides=4, name="conv"))(inputs)
+    pool = getattr(keras.layers, f"Global{kind}Pooling2D")
+    outputs = [pool(name="pool")(keras.layers.Dropout(0.1)(x))]
+    if is_read:
+        outputs.append(keras.layers.Flatten(name="flat")(x))
+    rounding = unrefined(keras.Model(inputs, outputs), pictures)
+    (conv,) = graph.find(rounding, ConvNormAct)
+    tensor = conv.act.outputs
+    before = tensor.range()
+    refine.narrow_ranges(rounding, pictures)
+    assert (tensor.range() == before) != is_read
+
+
 def test_biases_restore_the_means(pictures):
     model = chain(
         ConvNormAct(8, strides=2, name="stem"),

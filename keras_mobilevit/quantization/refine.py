@@ -22,6 +22,10 @@ from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import RoundedKernel
 
 BATCH = 16
+_POOLING = (
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
 _BIASED = (
     ConvNormAct,
     DepthwiseConvNormAct,
@@ -61,18 +65,21 @@ def measure_ranges(model: keras.Model, pictures: np.ndarray) -> None:
 def narrow_ranges(model: keras.Model, pictures: np.ndarray) -> None:
     """Narrows the measured ranges where that lowers the squared error.
 
-    See `clipping`. Ranges of what is only averaged, and of single numbers,
-    stay whole.
+    See `clipping`. Ranges of what is only averaged, or pooled over a whole
+    map, and of single numbers stay whole.
 
     Args:
         model: a rounding model whose ranges are measured; changed in place.
         pictures: as of `measure_ranges`.
     """
+    pooled = _pooled(model, pictures[:1])
     counts = clipping.Counts(
         {
             rounding: rounding.range()
             for rounding in graph.find(model, RoundedActivation)
-            if rounding.bounds is None and not rounding.averaged
+            if rounding.bounds is None
+            and not rounding.averaged
+            and rounding not in pooled
         }
     )
 
@@ -84,6 +91,49 @@ def narrow_ranges(model: keras.Model, pictures: np.ndarray) -> None:
     _watch_unrounded(model, pictures[: clipping.PICTURES], 1, count)
     for rounding in counts:
         rounding.set_range(*counts.best(rounding))
+
+
+def _pooled(model, picture):
+    """Returns the roundings whose tensors only poolings of whole maps read.
+
+    Their errors cancel in a mean, what is clipped does not; and the largest
+    values are what a maximum is made of.
+    """
+    makers, readers, kept = {}, {}, []
+
+    def noted(layer, call):
+        def run(*args, **kwargs):
+            outputs = call(*args, **kwargs)
+            read = keras.tree.flatten((args, kwargs))
+            made = keras.tree.flatten(outputs)
+            kept.append((read, made))  # so that no `id` comes twice
+            passed = {id(tensor) for tensor in made}
+            for tensor in read:
+                if id(tensor) not in passed:
+                    readers.setdefault(id(tensor), []).append(layer)
+            if isinstance(layer, RoundedActivation):
+                makers.update((id(tensor), layer) for tensor in made)
+            return outputs
+
+        return run
+
+    with graph.calling(
+        (layer, noted(layer, layer.call))
+        for layer in graph.find(model, keras.layers.Layer)
+        if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
+    ):
+        ends = keras.tree.flatten(model(picture, training=False))
+    returned = {id(tensor) for tensor in ends}
+    pooled = set(makers.values())
+    for tensor, rounding in makers.items():
+        found = readers.get(tensor, [])
+        if (
+            tensor in returned
+            or not found
+            or not all(isinstance(layer, _POOLING) for layer in found)
+        ):
+            pooled.discard(rounding)
+    return pooled
 
 
 def correct_biases(model: keras.Model, pictures: np.ndarray) -> None:
