@@ -41,6 +41,15 @@ def find(
     return [layer for _, layer in walk(model) if isinstance(layer, kind)]
 
 
+def computing(
+    model: keras.Model,
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yields what `walk` yields, without models and their inputs."""
+    for trail, layer in walk(model):
+        if not isinstance(layer, (keras.Model, keras.layers.InputLayer)):
+            yield trail, layer
+
+
 def _children(layer):
     held = list(getattr(layer, "layers", ()))
     for value in vars(layer).values():
@@ -137,9 +146,7 @@ def check_finite(model: keras.Model, pictures: np.ndarray) -> None:
         return run
 
     with calling(
-        (layer, checked(trail, layer.call))
-        for trail, layer in walk(model)
-        if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
+        (layer, checked(trail, layer.call)) for trail, layer in computing(model)
     ):
         model(pictures, training=False)
     if faults:

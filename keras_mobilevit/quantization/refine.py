@@ -118,22 +118,20 @@ def _pooled(model, picture):
         return run
 
     with graph.calling(
-        (layer, noted(layer, layer.call))
-        for layer in graph.find(model, keras.layers.Layer)
-        if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
+        (layer, noted(layer, layer.call)) for _, layer in graph.computing(model)
     ):
-        ends = keras.tree.flatten(model(picture, training=False))
-    returned = {id(tensor) for tensor in ends}
-    pooled = set(makers.values())
-    for tensor, rounding in makers.items():
-        found = readers.get(tensor, [])
-        if (
-            tensor in returned
-            or not found
-            or not all(isinstance(layer, _POOLING) for layer in found)
-        ):
-            pooled.discard(rounding)
-    return pooled
+        outputs = model(picture, training=False)
+    for tensor in keras.tree.flatten(outputs):
+        readers.setdefault(id(tensor), []).append(model)
+    return set(makers.values()) - {
+        rounding
+        for tensor, rounding in makers.items()
+        if not all(
+            isinstance(reader, _POOLING)
+            # What no layer reads is read inside of one.
+            for reader in readers.get(tensor, [model])
+        )
+    }
 
 
 def correct_biases(model: keras.Model, pictures: np.ndarray) -> None:

@@ -167,11 +167,7 @@ def _layer_outputs(model, trails, pictures):
     def record(layer, inputs, outputs):
         calls.setdefault(names[id(layer)], []).append(outputs)
 
-    leaves = [
-        layer
-        for layer in trails.values()
-        if not isinstance(layer, (keras.Model, keras.layers.InputLayer))
-    ]
+    leaves = [layer for _, layer in graph.computing(model)]
     with graph.watching(leaves, record):
         model(pictures, training=False)
     return {
