@@ -135,7 +135,8 @@ def sensitivity(
 
     A float model is equalised and its ranges are measured here. Its biases
     stay, so that all is compared with `model` itself; a file, whose biases
-    restore the means of the channels, has less noise than `total`.
+    restore the means of the channels, has less noise than `total`. What each
+    layer of a file loses, `keras_mobilevit.tflite.compare_layers` measures.
 
     Args:
         model: a float model, or one of `quantize_model`, which is compared
@@ -152,7 +153,8 @@ def sensitivity(
     """
     if precision not in PRECISIONS:
         raise ValueError(
-            f"`precision` must be one of {PRECISIONS}. "
+            f"`precision` must be one of {PRECISIONS}; for the layers of a "
+            "file call `keras_mobilevit.tflite.compare_layers`. "
             f"Received: precision={precision!r}"
         )
     graph.check_model(model)
