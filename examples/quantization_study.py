@@ -20,7 +20,8 @@ closest to the float model on pictures to calibrate on.
 Trained networks and measured rows are kept in `--output_dir`; a second call
 goes on where the first was stopped. A network takes about six minutes on two
 cores (10 epochs, 1,300 pictures of 96 pixels, 4 epochs of quantization-aware
-training); results are in the README, section "Int8 that keeps its accuracy".
+training). Results are in the README, section "Int8 that keeps its accuracy",
+and in `examples/int8.md`.
 """
 
 import dataclasses
