@@ -129,7 +129,7 @@ def compare_layers(
         pictures, shape, PICTURES, "pictures"
     )
     trails = {t: layer for t, layer in graph.walk(model) if t}
-    exact = _layer_outputs(model, trails, pictures)
+    exact = _layer_outputs(model, pictures)
     nodes = flatbuffer.nodes(file)
     owners = layers_of_ops(file, trails)
     ends = _last_ops(owners)
@@ -159,16 +159,16 @@ def compare_layers(
     return LayerComparison(str(path), len(pictures), tuple(best.values()))
 
 
-def _layer_outputs(model, trails, pictures):
+def _layer_outputs(model, pictures):
     """Returns `{trail: outputs}` of all layers that are called once."""
-    names = {id(layer): trail for trail, layer in trails.items()}
+    leaves = list(graph.computing(model))
+    names = {id(layer): trail for trail, layer in leaves}
     calls: dict[str, list] = {}
 
     def record(layer, inputs, outputs):
         calls.setdefault(names[id(layer)], []).append(outputs)
 
-    leaves = [layer for _, layer in graph.computing(model)]
-    with graph.watching(leaves, record):
+    with graph.watching((layer for _, layer in leaves), record):
         model(pictures, training=False)
     return {
         trail: found[0]
