@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_mobilevit import quantization
@@ -50,6 +51,8 @@ def test_a_float_model_is_what_its_rounding_is_compared_with(
     found = quantization.sensitivity(tiny_model, pictures, progress=False)
     rounding = quantization.quantize_model(tiny_model, pictures, refine=False)
     refine.narrow_ranges(rounding, pictures)
+    softmax = rounding.get_layer("predictions")
+    softmax.rounded_outputs.switch = tf.constant(False)
     seen = pictures[:PICTURES]
     exact, rounded = (
         np.log(np.maximum(model.predict(seen, verbose=0), 1 / 512))
@@ -59,6 +62,22 @@ def test_a_float_model_is_what_its_rounding_is_compared_with(
     assert found.total == pytest.approx(
         signal_to_noise(exact, rounded), abs=0.02
     )
+
+
+def test_the_steps_of_a_last_softmax_are_left_out(tiny_model, pictures):
+    def without_softmax(config):
+        config["layers"][-1]["config"]["activation"] = "linear"
+
+    logits = graph.copy_with(tiny_model, without_softmax)
+    for precision in "int8", "int8_mixed":
+        found, expected = (
+            quantization.sensitivity(model, pictures, precision, progress=False)
+            for model in (tiny_model, logits)
+        )
+        assert found.total == pytest.approx(expected.total, abs=0.05)
+        for row, other in zip(found.layers, expected.layers):
+            assert row.layer == other.layer
+            assert row.alone == pytest.approx(other.alone, abs=0.05)
 
 
 def test_every_layer_that_rounds_has_a_row(report, spoilt):

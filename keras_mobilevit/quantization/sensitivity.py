@@ -12,6 +12,7 @@ from keras_mobilevit import reports
 from keras_mobilevit.layers import LayerNorm
 from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.layers import TransformerBlock
+from keras_mobilevit.layers.base import PROBABILITIES
 from keras_mobilevit.quantization import calibration
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization import quantize
@@ -131,7 +132,9 @@ def sensitivity(
     The model of `quantize_model`, which agrees with its file to some 30 dB,
     is run for each layer with only that one rounding, with all others, and
     with all but its activations. The noise is that of the outputs'
-    logarithms, if they are probabilities, else of the outputs.
+    logarithms, if they are probabilities, else of the outputs. The steps of
+    1/256 in which an int8 file gives probabilities are left out: they change
+    no answer but a tie, and in logarithms would hide what the layers lose.
 
     A float model is equalised and its ranges are measured here. Its biases
     stay, so that all is compared with `model` itself; a file, whose biases
@@ -169,11 +172,14 @@ def sensitivity(
         refine.narrow_ranges(model, pictures)
     model = graph.copy_with(model, lambda config: None)  # it gets switches
     pictures = pictures[:PICTURES]
+    last = _last_steps(model, pictures)
     roundings, owners = [], {}
     for trail, layer in graph.walk(model):
         for rounding in vars(layer).values():
-            if isinstance(rounding, Rounding) and _is_int8(
-                layer, rounding, precision
+            if (
+                isinstance(rounding, Rounding)
+                and rounding is not last
+                and _is_int8(layer, rounding, precision)
             ):
                 owners.setdefault(trail, (layer, []))[1].append(len(roundings))
                 roundings.append(rounding)
@@ -241,6 +247,27 @@ def sensitivity(
 def _is_int8(layer, rounding, precision):
     is_float = isinstance(layer, FLOAT_IN_MIXED) and precision == "int8_mixed"
     return not (is_float and isinstance(rounding, RoundedActivation))
+
+
+def _last_steps(model, pictures):
+    """Returns what rounds the probabilities that a model gives, if it does."""
+    given = {}
+
+    def record(rounding, inputs, outputs):
+        given[rounding] = outputs
+
+    hooks = [
+        rounding
+        for rounding in graph.find(model, RoundedActivation)
+        if rounding.bounds == PROBABILITIES
+    ]
+    with graph.watching(hooks, record):
+        outputs = model(pictures, training=False)
+    outputs = keras.tree.flatten(outputs)[0].numpy()
+    for rounding, values in given.items():
+        if np.array_equal(values, outputs):
+            return rounding
+    return None
 
 
 def _logits(values):
