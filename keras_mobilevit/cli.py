@@ -7,13 +7,19 @@ import textwrap
 import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from keras_mobilevit import cli_flags
 from keras_mobilevit.cli_demo import serve_demo
+from keras_mobilevit.cli_inputs import UsageError
+from keras_mobilevit.cli_inputs import check_classes
+from keras_mobilevit.cli_inputs import labels_beside
+from keras_mobilevit.cli_inputs import load_data
+from keras_mobilevit.cli_inputs import load_model
+from keras_mobilevit.cli_inputs import read_labels
+from keras_mobilevit.cli_inputs import side
 from keras_mobilevit.version import __version__
 
 _HELP = {"-h", "-help", "--help"}
@@ -26,79 +32,6 @@ _DEFINE = {
     list: flags.DEFINE_multi_integer,
     str: flags.DEFINE_string,
 }
-
-
-class UsageError(ValueError):
-    """The command line itself is wrong."""
-
-
-def _load_data(values, image_size):
-    from keras_mobilevit import data
-
-    if not (values.data_dir or values.dataset):
-        raise UsageError(
-            "Pictures are needed: pass --data_dir or --dataset. "
-            "Received: neither"
-        )
-    return data.load(
-        values.dataset,
-        values.data_dir,
-        image_size=image_size,
-        batch_size=values.batch_size,
-        seed=values.seed,
-        download=values.download,
-    )
-
-
-def _load_model(path):
-    """Loads a model, and the size of its pictures."""
-    from keras_mobilevit import tflite
-
-    model = tflite.load_model(path)
-    inputs = getattr(model, "inputs", None)
-    return model, tuple(inputs[0].shape[1:]) if inputs else ()
-
-
-def _side(path, shape):
-    """The side of the pictures that a model takes."""
-    if len(shape) != 3 or not shape[0] or shape[0] != shape[1]:
-        raise UsageError(
-            "Pictures are loaded as squares of a fixed size, so the model "
-            f"must take such. Received: {path}, which takes {shape}"
-        )
-    return int(shape[0])
-
-
-def _read_labels(path):
-    try:
-        # Some editors put a mark in front, which is no part of a name.
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            "The labels must be a text file in UTF-8 with a class a line. "
-            f"Received: {path}, which cannot be read: {error}"
-        ) from error
-
-
-def _labels_beside(path):
-    """The labels that `train` wrote beside a model, or `None`."""
-    file = Path(path).parent / "labels.txt"
-    return _read_labels(file) if file.is_file() else None
-
-
-def _check_classes(path, labels, dataset):
-    """Raises where numbers would be compared that mean different classes."""
-    if labels and tuple(labels) != dataset.class_names:
-        raise UsageError(
-            "The classes of the pictures must be those of the model, in the "
-            f"same order. Received: {_few(dataset.class_names)}, but {path} "
-            f"has {_few(labels)}"
-        )
-
-
-def _few(names):
-    more = ", ..." * (len(names) > 5)
-    return f"{len(names)} ({', '.join(names[:5])}{more})"
 
 
 def _train(values, arguments):
@@ -123,7 +56,7 @@ def _train(values, arguments):
         freeze_epochs=values.freeze_epochs,
     )
     keras.utils.set_random_seed(values.seed)
-    dataset = _load_data(values, values.image_size)
+    dataset = load_data(values, values.image_size)
     backbone = getattr(keras_mobilevit, values.model)(
         include_top=False,
         weights=None if values.weights == "none" else values.weights,
@@ -159,10 +92,10 @@ def _quantize(values, arguments):
         if values[name].value is not None
     }
     recipe = dataclasses.replace(quantized.RECIPE, **given)
-    model, shape = _load_model(source)
+    model, shape = load_model(source)
     keras.utils.set_random_seed(values.seed)
-    dataset = _load_data(values, _side(source, shape))
-    _check_classes(source, _labels_beside(source), dataset)
+    dataset = load_data(values, side(source, shape))
+    check_classes(source, labels_beside(source), dataset)
     return training.train_quantized(
         model,
         dataset,
@@ -184,23 +117,23 @@ def _convert(values, arguments):
     from keras_mobilevit import tflite
 
     if values.labels is None:
-        labels = _labels_beside(source)
+        labels = labels_beside(source)
     else:
-        labels = _read_labels(values.labels)
+        labels = read_labels(values.labels)
     if values.sizes is not None:
         return _convert_sizes(values, source, path, labels)
     files.check_writable(path, values.overwrite)
-    model, shape = _load_model(source)
+    model, shape = load_model(source)
     size = values.image_size
     size = None if size is None else (size, size)
     pictures, validation = None, None
     if values.dataset or values.data_dir:
         shape = (*size, 3) if size else shape
-        dataset = _load_data(values, _side(source, shape))
+        dataset = load_data(values, side(source, shape))
         pictures = dataset.calibration
         wanted = (values.max_drop, values.min_sqnr, values.model_card)
         if any(value is not None for value in wanted):
-            _check_classes(source, labels, dataset)
+            check_classes(source, labels, dataset)
             validation = dataset.val
     return tflite.convert(
         model,
@@ -235,8 +168,8 @@ def _convert_sizes(values, source, path, labels):
         )
 
     def pictures(height, _):
-        dataset = _load_data(values, height)
-        _check_classes(source, labels, dataset)
+        dataset = load_data(values, height)
+        check_classes(source, labels, dataset)
         return dataset.calibration, dataset.val
 
     return tflite.convert_sizes(
@@ -269,8 +202,8 @@ def _evaluate(values, arguments):
     from keras_mobilevit.tflite.interpreter import Runner
 
     shape = Runner(path, values.threads).input_shape
-    dataset = _load_data(values, _side(path, shape))
-    _check_classes(path, tflite.inspect(path).labels, dataset)
+    dataset = load_data(values, side(path, shape))
+    check_classes(path, tflite.inspect(path).labels, dataset)
     return tflite.evaluate(
         path, dataset.val, values.threads, progress=not values.json
     )

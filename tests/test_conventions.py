@@ -47,6 +47,7 @@ RANKS = {
     "training": 9,
     "cli_flags": 0,
     "cli_demo": 9,
+    "cli_inputs": 9,
     "cli": 10,
 }
 LEAVES = {part for part, rank in RANKS.items() if rank == 0}
