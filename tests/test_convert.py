@@ -6,6 +6,7 @@ import pytest
 
 import keras_mobilevit
 from keras_mobilevit import tflite
+from keras_mobilevit.quantization.rounding import signal_to_noise
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite.interpreter import Runner
 from keras_mobilevit.tflite.targets import PRECISIONS
@@ -19,11 +20,6 @@ def probabilities(path, pictures):
     return Runner(path)(pictures)
 
 
-def noise_db(expected, found):
-    error = np.square(expected - found).sum()
-    return 10 * np.log10(np.square(expected).sum() / error)
-
-
 # What is written
 
 
@@ -34,7 +30,7 @@ def test_precisions(convert, precision, tiny_model, tiny_pictures, tmp_path):
     expected = tiny_model.predict(tiny_pictures, verbose=0)
     outputs = probabilities(report.path, tiny_pictures)
     least = {"float32": 90, "float16": 40}.get(precision, 10)
-    assert noise_db(expected, outputs) > least
+    assert signal_to_noise(expected, outputs) > least
     (signature,) = found.signatures
     assert signature.key == "serving_default"
     assert tuple(signature.inputs) == ("image",)
@@ -297,7 +293,7 @@ def test_full_size_files(full_size):
     found = probabilities(reports["float32"].path, pictures)
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     mixed = probabilities(reports["int8_mixed"].path, pictures)
-    assert noise_db(expected, mixed) > 15
+    assert signal_to_noise(expected, mixed) > 15
 
 
 def test_odd_maps(tmp_path):

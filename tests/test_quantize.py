@@ -16,6 +16,7 @@ from keras_mobilevit.layers import MultiHeadSelfAttention
 from keras_mobilevit.quantization import graph
 from keras_mobilevit.quantization.quantizers import RoundedActivation
 from keras_mobilevit.quantization.quantizers import RoundedKernel
+from keras_mobilevit.quantization.rounding import signal_to_noise
 from keras_mobilevit.tflite import flatbuffer
 from keras_mobilevit.tflite.interpreter import Runner
 
@@ -32,11 +33,6 @@ def quantized(tiny_model, pictures):
 
 def predict(model, pictures):
     return model.predict(pictures, verbose=0)
-
-
-def noise_db(expected, found):
-    error = np.square(expected - found).sum()
-    return 10 * np.log10(np.square(expected).sum() / error)
 
 
 def compiled(model, **options):
@@ -61,7 +57,7 @@ def test_it_rounds_and_stays_close(tiny_model, quantized, pictures):
         predict(tiny_model, pictures),
         predict(quantized, pictures),
     )
-    assert 10 < noise_db(expected, found) < 60
+    assert 10 < signal_to_noise(expected, found) < 60
     assert quantization.is_quantized(quantized)
     assert not quantization.is_quantized(tiny_model)
 
@@ -227,7 +223,7 @@ def test_mixed_precision_trains(pictures, labels, tmp_path):
     path = tmp_path / "a.tflite"
     tflite.convert(model, path, precision="int8")
     expected = predict(model, pictures).astype("float32")
-    assert noise_db(expected, Runner(path)(pictures)) > 25
+    assert signal_to_noise(expected, Runner(path)(pictures)) > 25
 
 
 def test_strip_gives_the_float_model_back(tiny_model, pictures):

@@ -131,3 +131,12 @@ def test_report_as_table_json_and_picture(report, tmp_path):
 def test_unknown_precision(spoilt, pictures):
     with pytest.raises(ValueError, match="`precision` must be one of.*int4"):
         quantization.sensitivity(spoilt, pictures, "int4")
+
+
+@pytest.mark.parametrize(
+    "rounded, expected",
+    [([3.0, 4.0], 200), ([3.0, 4.5], 20), ([3.0, np.nan], -200)],
+)
+def test_signal_to_noise(rounded, expected):
+    found = signal_to_noise(np.array([3.0, 4.0]), np.array(rounded))
+    assert found == pytest.approx(expected)

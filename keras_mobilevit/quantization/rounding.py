@@ -44,9 +44,14 @@ def round_kernel(kernel: np.ndarray) -> np.ndarray:
 
 
 def signal_to_noise(exact: np.ndarray, rounded: np.ndarray) -> float:
-    """Returns the signal-to-quantization-noise ratio in dB, at most 200."""
+    """Returns the signal-to-quantization-noise ratio in dB, -200 to 200.
+
+    What is NaN or infinite is the worst.
+    """
     noise = float(np.square(exact - rounded, dtype="float64").sum())
     signal = float(np.square(exact, dtype="float64").sum())
+    if not np.isfinite(noise):
+        return -200.0
     if not noise or not signal:
         return 200.0 if not noise else 0.0
-    return min(200.0, 10.0 * np.log10(signal / noise))
+    return float(np.clip(10.0 * np.log10(signal / noise), -200.0, 200.0))
