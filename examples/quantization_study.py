@@ -65,7 +65,8 @@ flags.DEFINE_string("output_dir", "quantization_study", "for all results")
 FILES = {
     "float32": ("float32", False),
     "float16": ("float16", False),
-    "dynamic_int8": ("dynamic_int8", False),
+    "dynamic_int8, naive": ("dynamic_int8", False),
+    "dynamic_int8": ("dynamic_int8", True),
     "int8, naive": ("int8", False),
     "int8_mixed, naive": ("int8_mixed", False),
     "int8": ("int8", True),
@@ -84,7 +85,8 @@ NETWORK = (
 )
 # What is asked of a network with outliers.
 WITH_OUTLIERS = (
-    *("float32", "int8, naive", "int8_mixed, naive", "int8", "int8_mixed"),
+    *("float32", "dynamic_int8, naive", "int8, naive", "int8_mixed, naive"),
+    *("dynamic_int8", "int8", "int8_mixed"),
 )
 
 

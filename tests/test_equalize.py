@@ -143,6 +143,30 @@ def test_the_file_gains(uneven_model, pictures, tmp_path):
         assert noise[precision, True] > noise[precision, False] + 3
 
 
+def test_a_dynamic_file_gains_if_there_are_pictures(pictures, tmp_path):
+    """Smaller depthwise kernels than this one's stay in float there."""
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255.0)(image)
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same")(x)
+    x = InvertedResidual(8, expansion=16)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(3)(x))
+    generator = np.random.default_rng(0)
+    randomise(model, generator)
+    spread(model, 2.0, generator)
+
+    def noise(**options):
+        path = tmp_path / "dynamic.tflite"
+        tflite.convert(
+            model, path, precision="dynamic_int8", overwrite=True, **options
+        )
+        return tflite.compare(path, model, pictures).sqnr_db
+
+    bare = noise()
+    assert noise(calibration_data=pictures, equalize=False) == bare
+    assert noise(calibration_data=pictures) > bare + 10
+
+
 def test_model_saves_loads_and_trains(uneven_model, pictures, tmp_path):
     equalised, report = quantization.equalize(uneven_model, pictures)
     equalised.save(tmp_path / "model.keras")

@@ -133,7 +133,8 @@ def convert(
 
             - `"float32"`: exact.
             - `"float16"`: weights in half precision.
-            - `"dynamic_int8"`: int8 weights, float activations.
+            - `"dynamic_int8"`: int8 weights, activations rounded as the file
+              runs, with a range for each picture.
             - `"int8"`: every operation in integers.
             - `"int16x8"`: int8 weights, int16 activations: exact, and slow
               where there are no fast kernels for it, as on x86.
@@ -143,7 +144,8 @@ def convert(
         calibration_data: for integer precisions of a float model: some
             hundred typical pictures as the model takes them; an array `(n,
             height, width, channels)`, or a `tf.data.Dataset` or another
-            iterable of batches, with or without labels.
+            iterable of batches, with or without labels. `"dynamic_int8"`
+            needs none, but is equalised with them.
         equalize: whether integer precisions start from the equalised model
             (`keras_mobilevit.quantization.equalize`), which computes the same
             and loses less.
@@ -242,7 +244,9 @@ def convert(
             )
         reference, rounding = quantization.strip(model), model
         model = quantization.bake(model)
-    elif precision in INTEGER:
+    elif precision in INTEGER or (
+        precision == "dynamic_int8" and calibration_data is not None
+    ):
         pictures = quantization.model_pictures(model, calibration_data)
         if equalize:
             model, _ = quantization.equalize(model, pictures)
