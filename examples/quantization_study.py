@@ -146,13 +146,12 @@ class Study(reports.Report):
         names = [n for n in FILES if any(r["file"] == n for r in self.rows)]
         for start in dict.fromkeys(row["start"] for row in self.rows):
             groups = {
-                name: rows
+                names.index(name): 100 * _mean(rows, "top1")
                 for (other, name), rows in self._groups().items()
                 if other == start
             }
             axes.plot(
-                [names.index(name) for name in groups],
-                [100 * _mean(rows, "top1") for rows in groups.values()],
+                *zip(*sorted(groups.items())),
                 "o-",
                 alpha=0.7,
                 label=start,
